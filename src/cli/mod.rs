@@ -1,0 +1,40 @@
+//! The command line: one file per command, each `Args` → one call → one report.
+//!
+//! Commands are plain functions; those that need a runtime make one with [`runtime`], so that `guard` and the
+//! executor's children never have one.
+
+pub mod exit;
+
+use clap::{Parser, Subcommand};
+
+use exit::Exit;
+
+/// Builds, keeps and upgrades highly available Postgres clusters.
+#[derive(Debug, Parser)]
+#[command(name = "keddah", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// One row per command, in the order of `--help`; the file of the same name holds its `Args` and `run`.
+#[derive(Debug, Subcommand)]
+enum Command {}
+
+/// Runs the command that the arguments name.
+pub fn run() -> Exit {
+    let cli = Cli::parse();
+    let done: anyhow::Result<Exit> = match cli.command {};
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        Exit::Input
+    })
+}
+
+/// Makes the runtime of a command that talks to more than one thing at a time.
+///
+/// # Errors
+/// The operating system refused threads or an epoll descriptor.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+}

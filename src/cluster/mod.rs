@@ -1,0 +1,1 @@
+//! The field's nouns: WAL positions, timelines, roles, modes. No serde, no I/O.

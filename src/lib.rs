@@ -1,0 +1,10 @@
+//! Keddah builds, keeps and upgrades highly available Postgres clusters. ARCHITECTURE.md is the map.
+
+// Ground: names and doors, shared by both halves.
+pub mod cluster;
+pub mod expr;
+pub mod source;
+pub mod sys;
+
+// The front door.
+pub mod cli;

@@ -1,0 +1,13 @@
+//! Text with positions: every value the user wrote can say where it was written.
+//!
+//! Start at [`yaml`] for reading, at [`diagnostic`] for telling what is wrong.
+//!
+//! Invariant: nothing here opens a file or knows what a host, a playbook or a cluster is.
+
+pub mod diagnostic;
+pub mod span;
+pub mod yaml;
+
+pub use diagnostic::{Diagnostic, Diagnostics, Label, Severity};
+pub use span::{FileId, Location, SourceMap, Span, Spanned};
+pub use yaml::{Node, NodeValue};

@@ -1,0 +1,4 @@
+//! The doors to the operating system: each effect has one, and clippy bolts the others.
+
+pub mod clock;
+pub mod secret;
