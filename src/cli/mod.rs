@@ -4,6 +4,7 @@
 //! executor's children never have one.
 
 pub mod exit;
+pub mod version;
 
 use clap::{Parser, Subcommand};
 
@@ -19,12 +20,16 @@ struct Cli {
 
 /// One row per command, in the order of `--help`; the file of the same name holds its `Args` and `run`.
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Version(version::Args),
+}
 
 /// Runs the command that the arguments name.
 pub fn run() -> Exit {
     let cli = Cli::parse();
-    let done: anyhow::Result<Exit> = match cli.command {};
+    let done: anyhow::Result<Exit> = match cli.command {
+        Command::Version(args) => version::run(args),
+    };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         Exit::Input
