@@ -27,9 +27,13 @@ pub enum Data {
     List(Arc<Vec<Value>>),
     Dict(Arc<Dict>),
     /// Access to a name or key that is not there; `hint` says which. May be chained and given to `default`; any other use is an error.
-    Undefined { hint: Arc<str> },
+    Undefined {
+        hint: Arc<str>,
+    },
     /// The result of something that plan and check did not do. Never equal to anything, never replaced by `default`.
-    Unknown { reason: Arc<str> },
+    Unknown {
+        reason: Arc<str>,
+    },
     /// Ansible's `omit`: the parameter or element that holds it is left out.
     Omit,
 }

@@ -67,7 +67,8 @@ impl SourceMap {
     /// Keeps `text` under `path`, which is shown as it is given.
     pub fn add(&mut self, path: impl Into<PathBuf>, text: impl Into<Arc<str>>) -> FileId {
         let text = text.into();
-        let starts = std::iter::once(0).chain(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1));
+        let starts = std::iter::once(0)
+            .chain(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1));
         let line_starts = starts.map(|i| u32::try_from(i).unwrap_or(u32::MAX)).collect();
         let id = FileId(u32::try_from(self.files.len()).unwrap_or(u32::MAX));
         self.files.push(SourceFile { path: path.into(), text, line_starts });
@@ -91,7 +92,8 @@ impl SourceMap {
         let file = self.file(span.file)?;
         let line_index = file.line_starts.partition_point(|start| *start <= span.start).saturating_sub(1);
         let line_start = *file.line_starts.get(line_index)? as usize;
-        let before = file.text.get(line_start..(span.start as usize).min(file.text.len())).unwrap_or_default();
+        let before =
+            file.text.get(line_start..(span.start as usize).min(file.text.len())).unwrap_or_default();
         Some(Location { path: file.path.clone(), line: line_index + 1, column: before.chars().count() + 1 })
     }
 

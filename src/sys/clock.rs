@@ -9,7 +9,9 @@ use nix::time::{ClockId, clock_gettime};
 /// A moment: milliseconds on `CLOCK_BOOTTIME`, which runs on while the machine is suspended.
 ///
 /// Comparable between processes of one boot, and of no meaning across boots.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize,
+)]
 pub struct Tick(pub u64);
 
 impl Tick {
