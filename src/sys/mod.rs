@@ -1,4 +1,5 @@
 //! The doors to the operating system: each effect has one, and clippy bolts the others.
 
 pub mod clock;
+pub mod names;
 pub mod secret;
