@@ -6,5 +6,8 @@ pub mod expr;
 pub mod source;
 pub mod sys;
 
+// The reconciler.
+pub mod executor;
+
 // The front door.
 pub mod cli;

@@ -1,0 +1,8 @@
+//! The half of the reconciler that runs on the host: it receives segments, evaluates them and runs modules.
+//!
+//! Start at [`wire`] for what is said between controller and host, at `segment` for what one task means.
+//!
+//! Invariant: nothing here knows playbooks, inventories or other hosts; whatever a segment needs came with it
+//! or is asked for by [`wire::Question`].
+
+pub mod wire;
