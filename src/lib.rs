@@ -8,6 +8,7 @@ pub mod sys;
 
 // The reconciler.
 pub mod executor;
+pub mod input;
 
 // The front door.
 pub mod cli;

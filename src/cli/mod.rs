@@ -4,6 +4,7 @@
 //! executor's children never have one.
 
 pub mod exit;
+pub mod flags;
 pub mod version;
 
 use clap::{Parser, Subcommand};

@@ -1,0 +1,12 @@
+//! Text to typed values: inventories, playbooks and roles, and the desired-state file `cluster.yml`.
+//!
+//! Start at [`load`], which reads everything into a [`Deployment`] and says all that is wrong with it at once.
+//! [`playbook::tree`] is what the compiler works on; [`desired`] is what the variable `keddah` is made of.
+//!
+//! Invariant: files are read here, hosts are not known: nothing in this room opens a connection or runs a program.
+
+pub mod deployment;
+pub mod inventory;
+pub mod playbook;
+
+pub use deployment::{Deployment, FileKind};

@@ -1,0 +1,12 @@
+//! Playbooks and roles as a tree whose leaves remember their place. Templates stay templates.
+//!
+//! Start at [`tree`] for the shapes and at [`keywords`] for what may be written where.
+
+pub mod keywords;
+pub mod tree;
+
+pub use tree::{
+    Block, Common, Condition, Handler, HandlerGroup, Import, ImportKind, ImportRole, ImportTasks, Include,
+    IncludeRole, IncludeTasks, LoopControl, LoopKind, LoopOver, Play, Role, RoleUse, Section, Statement,
+    Task, TaskFile, VarsFile,
+};
