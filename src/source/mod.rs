@@ -1,11 +1,14 @@
 //! Text with positions: every value the user wrote can say where it was written.
 //!
-//! Start at [`yaml`] for reading, at [`diagnostic`] for telling what is wrong.
+//! Start at [`yaml`] for reading, at [`diagnostic`] for telling what is wrong, at [`render`] for showing it.
 //!
 //! Invariant: nothing here opens a file or knows what a host, a playbook or a cluster is.
 
 pub mod diagnostic;
+pub mod render;
+pub mod scalar;
 pub mod span;
+pub mod suggest;
 pub mod yaml;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Label, Severity};
