@@ -431,8 +431,11 @@ fn in_words(info: &str, line: &str, before: &str) -> (String, Option<&'static st
             ),
         );
     }
-    if info.contains("unexpected end of stream") {
-        return ("a quote that is opened here is never closed".into(), Some("add the closing quote"));
+    if info.contains("unexpected end of stream") || info.contains("in quoted scalar") {
+        return (
+            "a quote that is opened here is not closed before the text moves to the left".into(),
+            Some("add the closing quote"),
+        );
     }
     if info.contains("unknown escape character") {
         let hint = "double the backslash, or use single quotes: they keep backslashes as they are";
