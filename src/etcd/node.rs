@@ -1,0 +1,151 @@
+//! One endpoint: its connection and its keepalive stream, made when first needed and dropped when they fail.
+
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use super::client::Config;
+use super::error::{Attempt, EtcdError};
+use crate::sys::names;
+
+/// Longest wait for a TCP connection to one address.
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+
+/// An idle connection is probed this often; a peer that does not answer within the same time again is given up.
+///
+/// A watch on a stopped or vanished endpoint hears nothing at all otherwise.
+const PROBE: Duration = Duration::from_secs(2);
+
+pub(super) type KeepAlive = (i64, etcd_client::LeaseKeeper, etcd_client::LeaseKeepAliveStream);
+
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    pub(super) scheme: String,
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl Endpoint {
+    /// Reads `host:port`, `[v6]:port` or a URL; without a port 2379 is meant.
+    pub(super) fn parse(text: &str, default_scheme: &str) -> Endpoint {
+        let (scheme, rest) = text.split_once("://").unwrap_or((default_scheme, text));
+        let rest = rest.split('/').next().unwrap_or(rest);
+        let (host, port) = match rest.rsplit_once(':') {
+            Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
+                (host, port.parse().unwrap_or(2379))
+            }
+            _ => (rest, 2379),
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        Endpoint { scheme: scheme.to_owned(), host: host.to_owned(), port }
+    }
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Endpoint { scheme: _, host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+pub(super) struct Node {
+    pub(super) endpoint: Endpoint,
+    connection: Mutex<Option<etcd_client::Client>>,
+    /// Taken out while a request is on it, so that a request given up never leaves its answer to the next one.
+    keepalive: Mutex<Option<KeepAlive>>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    pub(super) fn new(endpoint: Endpoint) -> Node {
+        Node { endpoint, connection: Mutex::new(None), keepalive: Mutex::new(None) }
+    }
+
+    /// Returns the open connection, or opens one.
+    pub(super) async fn connect(&self, config: &Config) -> Result<etcd_client::Client, Attempt> {
+        let mut slot = self.connection.lock().await;
+        if let Some(client) = slot.as_ref() {
+            return Ok(client.clone());
+        }
+        let client = self.open(config).await?;
+        *slot = Some(client.clone());
+        Ok(client)
+    }
+
+    /// Forgets the connection, so that the next call resolves, connects and signs in again.
+    pub(super) async fn drop_connection(&self) {
+        self.connection.lock().await.take();
+        self.keepalive.lock().await.take();
+    }
+
+    pub(super) async fn take_keepalive(&self, lease: i64) -> Option<KeepAlive> {
+        self.keepalive.lock().await.take().filter(|(id, _, _)| *id == lease)
+    }
+
+    pub(super) async fn put_keepalive(&self, stream: KeepAlive) {
+        *self.keepalive.lock().await = Some(stream);
+    }
+
+    async fn open(&self, config: &Config) -> Result<etcd_client::Client, Attempt> {
+        let Endpoint { scheme, host, port } = &self.endpoint;
+        let addresses =
+            names::resolve(host, *port).await.map_err(|error| Attempt::NotSent(error.to_string()))?;
+        let mut why = Attempt::NotSent(format!("{host} has no address"));
+        for address in addresses {
+            // A plain connection first: it fails at once with the system's own words, where the library's would wait.
+            match tokio::time::timeout(CONNECT_LIMIT, tokio::net::TcpStream::connect(address)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => {
+                    why = Attempt::NotSent(error.to_string());
+                    continue;
+                }
+                Err(_) => {
+                    why = Attempt::NotSent("no connection".to_owned());
+                    continue;
+                }
+            }
+            let mut options = etcd_client::ConnectOptions::new()
+                .with_connect_timeout(CONNECT_LIMIT)
+                .with_keep_alive(PROBE, PROBE)
+                .with_keep_alive_while_idle(true)
+                .with_require_leader(true)
+                .with_auto_token_refresh(true);
+            if let Some(user) = &config.user {
+                options = options.with_user(user, config.password.reveal());
+            }
+            let url = format!("{scheme}://{address}");
+            return match etcd_client::Client::connect([url], Some(options)).await {
+                Ok(client) => Ok(client),
+                Err(error) => Err(match Attempt::from_library(&error, 0) {
+                    // Signing in writes nothing, so the request itself was not sent.
+                    Attempt::Silent(text) => Attempt::NotSent(text),
+                    Attempt::NotSent(text) => Attempt::NotSent(text),
+                    Attempt::Final(EtcdError::Refused(text)) => Attempt::Final(EtcdError::Access(text)),
+                    Attempt::Final(error) => Attempt::Final(error),
+                }),
+            };
+        }
+        Err(why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_read_in_all_their_spellings() {
+        let show = |text: &str| Endpoint::parse(text, "http").to_string();
+
+        assert_eq!(show("db1"), "db1:2379");
+        assert_eq!(show("db1:4001"), "db1:4001");
+        assert_eq!(show("http://10.0.0.1:2379/"), "10.0.0.1:2379");
+        assert_eq!(show("[fd00::1]:2379"), "[fd00::1]:2379");
+        assert_eq!(show("fd00::1"), "[fd00::1]:2379");
+    }
+}

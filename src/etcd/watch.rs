@@ -1,0 +1,82 @@
+//! Tells that something changed. A wake-up, never a source of truth: whoever is woken reads again.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::client::{Client, Kv};
+
+/// Events that wait for a slow reader; beyond it the watch itself waits, and etcd keeps the rest.
+const BACKLOG: usize = 256;
+
+/// Pause before a failed watch is opened anew at the next endpoint; doubled up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// What happened to a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    Put(Kv),
+    Deleted {
+        key: String,
+    },
+    /// The watch was interrupted: anything may have changed.
+    Gap,
+}
+
+/// Watches all keys that begin with `prefix` until the receiver is dropped.
+///
+/// The first message is always [`Change::Gap`].
+pub fn watch(client: &Client, prefix: &str) -> mpsc::Receiver<Change> {
+    let (sender, receiver) = mpsc::channel(BACKLOG);
+    let client = client.clone();
+    let prefix = prefix.to_owned();
+    tokio::spawn(async move { follow(&client, &prefix, &sender).await });
+    receiver
+}
+
+async fn follow(client: &Client, prefix: &str, sender: &mpsc::Sender<Change>) {
+    let mut pause = PAUSE_MIN;
+    let mut next_revision = 0;
+    for attempt in 0.. {
+        let opened = client
+            .at(attempt, async |mut client: etcd_client::Client| {
+                let options = etcd_client::WatchOptions::new().with_prefix().with_start_revision(next_revision);
+                client.watch(prefix, Some(options)).await
+            })
+            .await;
+        if let (_, Ok(mut stream)) = opened {
+            if sender.send(Change::Gap).await.is_err() {
+                return;
+            }
+            while let Ok(Some(message)) = tokio::select! {
+                message = stream.message() => message,
+                () = sender.closed() => return,
+            } {
+                if message.canceled() {
+                    // Compacted away or without a leader: the reader looks at everything after the gap.
+                    next_revision = 0;
+                    break;
+                }
+                pause = PAUSE_MIN;
+                for kv in message.events().iter().filter_map(etcd_client::Event::kv) {
+                    next_revision = next_revision.max(kv.mod_revision() + 1);
+                    // etcd gives a deletion no version.
+                    let change = if kv.version() == 0 {
+                        Change::Deleted { key: String::from_utf8_lossy(kv.key()).into_owned() }
+                    } else {
+                        Change::Put(Kv::from_library(kv))
+                    };
+                    if sender.send(change).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = sender.closed() => return,
+        }
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
