@@ -2,6 +2,7 @@
 
 // Ground: names and doors, shared by both halves.
 pub mod cluster;
+pub mod etcd;
 pub mod expr;
 pub mod source;
 pub mod sys;

@@ -204,8 +204,11 @@ impl Client {
             let answer = client.txn(etcd_client::Txn::new().when(compares).and_then(writes)).await?;
             let header = Header::of(answer.header());
             let revision = header.map_or(0, |header| header.revision);
-            let outcome =
-                if answer.succeeded() { TxnOutcome::Applied { revision } } else { TxnOutcome::Fenced { revision } };
+            let outcome = if answer.succeeded() {
+                TxnOutcome::Applied { revision }
+            } else {
+                TxnOutcome::Fenced { revision }
+            };
             Ok((outcome, header))
         })
         .await
@@ -469,7 +472,11 @@ impl Client {
             .map_or_else(|pinned| pinned, |_| cluster_id);
         let endpoint = || node.endpoint.to_string();
         if pinned != cluster_id {
-            return Err(EtcdError::OtherCluster { endpoint: endpoint(), expected: pinned, found: cluster_id });
+            return Err(EtcdError::OtherCluster {
+                endpoint: endpoint(),
+                expected: pinned,
+                found: cluster_id,
+            });
         }
         if revision == 0 {
             return Ok(());
@@ -500,11 +507,7 @@ fn no_answer(limit: Duration, tried: Vec<String>) -> EtcdError {
     EtcdError::NoAnswer { limit_ms, tried: tried.join(", ") }
 }
 
-fn renewal(
-    answer: &etcd_client::LeaseKeepAliveResponse,
-    sent: Tick,
-    lease: i64,
-) -> Result<Renewal, Attempt> {
+fn renewal(answer: &etcd_client::LeaseKeepAliveResponse, sent: Tick, lease: i64) -> Result<Renewal, Attempt> {
     match u64::try_from(answer.ttl()) {
         Ok(seconds) if seconds > 0 => Ok(Renewal { ttl: Duration::from_secs(seconds), sent }),
         _ => Err(Attempt::Final(EtcdError::LeaseNotFound(lease))),

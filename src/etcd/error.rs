@@ -13,7 +13,9 @@ pub enum EtcdError {
     #[error("no etcd endpoint is configured; set `etcd3.hosts`")]
     NoEndpoints,
     /// An endpoint answered for another cluster than the one that was seen first.
-    #[error("{endpoint} belongs to etcd cluster {found:x}, expected {expected:x}; is it a restored or a foreign etcd?")]
+    #[error(
+        "{endpoint} belongs to etcd cluster {found:x}, expected {expected:x}; is it a restored or a foreign etcd?"
+    )]
     OtherCluster { endpoint: String, expected: u64, found: u64 },
     /// An endpoint answered with a state older than one that was seen.
     #[error("{endpoint} answered with an older state (revision {found}, seen before: {seen})")]
@@ -58,7 +60,9 @@ impl Attempt {
     /// Sorts an error of the client library.
     pub(super) fn from_library(error: &etcd_client::Error, lease: i64) -> Attempt {
         match error {
-            etcd_client::Error::GRpcStatus(status) => from_status(i32::from(status.code()), status.message(), lease),
+            etcd_client::Error::GRpcStatus(status) => {
+                from_status(i32::from(status.code()), status.message(), lease)
+            }
             etcd_client::Error::LeaseKeepAliveError(text) if text.contains("not found") => {
                 Attempt::Final(EtcdError::LeaseNotFound(lease))
             }

@@ -26,9 +26,7 @@ impl Compare {
             Compare::CreateRevision { key, revision } => {
                 etcd_client::Compare::create_revision(key.as_str(), Equal, *revision)
             }
-            Compare::Value { key, value } => {
-                etcd_client::Compare::value(key.as_str(), Equal, value.as_str())
-            }
+            Compare::Value { key, value } => etcd_client::Compare::value(key.as_str(), Equal, value.as_str()),
             Compare::Lease { key, lease } => etcd_client::Compare::lease(key.as_str(), Equal, *lease),
         }
     }

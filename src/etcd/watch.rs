@@ -41,7 +41,8 @@ async fn follow(client: &Client, prefix: &str, sender: &mpsc::Sender<Change>) {
     for attempt in 0.. {
         let opened = client
             .at(attempt, async |mut client: etcd_client::Client| {
-                let options = etcd_client::WatchOptions::new().with_prefix().with_start_revision(next_revision);
+                let options =
+                    etcd_client::WatchOptions::new().with_prefix().with_start_revision(next_revision);
                 client.watch(prefix, Some(options)).await
             })
             .await;
