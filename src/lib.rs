@@ -10,6 +10,7 @@ pub mod sys;
 // The reconciler.
 pub mod executor;
 pub mod input;
+pub mod plan;
 
 // The front door.
 pub mod cli;

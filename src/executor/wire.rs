@@ -56,8 +56,6 @@ pub struct Step {
     pub scope: u32,
     /// Waits for every host of the batch even when it changes nothing here: it looks beyond this host.
     pub ordered: bool,
-    /// The index in the segment of the step that follows when this one does not fail; the length of the segment ends it.
-    pub next: u32,
 }
 
 /// `loop` or `with_*`.
@@ -135,6 +133,8 @@ pub struct Segment {
     pub included: Dict,
     /// What `set_fact` and `register` have set so far.
     pub registers: Dict,
+    /// Indexes of the steps before which handlers run if any was notified; the host stops there when one was.
+    pub flushes: Vec<u32>,
     /// Texts of templates and the names of files that the steps surely need, by the name in the task.
     pub files: Vec<KnownFile>,
     /// What steps of earlier segments would have made, in check mode.
@@ -212,6 +212,8 @@ pub struct Advance {
     /// Steps below this index may change the host and may look beyond it; later ones are observed only, and the
     /// first of them that would change something stops the host.
     pub apply_below: u32,
+    /// Whether handlers of this host wait for the next flush.
+    pub notified: bool,
 }
 
 /// From the controller.

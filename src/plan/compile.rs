@@ -1,0 +1,742 @@
+//! Plays to programs: roles, imports and blocks are expanded, keywords are inherited, tags decide what is left.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::executor::wire::{Become, Job, Loop, Step, StepId, Until};
+use crate::expr::{Data, Dict, Value};
+use crate::input::Deployment;
+use crate::input::playbook::{
+    Block, Common, Condition, Import, ImportKind, Include, LoopKind, Play, Role, RoleUse, Statement,
+    Task as Written,
+};
+use crate::plan::handlers::{Handler, Handlers};
+use crate::plan::program::{BlockId, BlockParts, Layer, Meta, Part, Search, Task, Vars, What};
+use crate::plan::tags::{Selection, words};
+use crate::source::Span;
+
+/// Why a play or an include cannot be compiled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    #[error("role `{name}` was not found")]
+    NoRole { name: String },
+    #[error("role `{role}` has no task file `{file}`")]
+    NoTasksFrom { role: String, file: String },
+    #[error("the task file {} was not found", path.display())]
+    NoTaskFile { path: PathBuf },
+    #[error("`meta: {word}` is not known")]
+    NoMeta { word: String },
+    #[error("includes and imports are nested deeper than {limit}: they include themselves")]
+    TooDeep { limit: usize },
+}
+
+/// How deep roles and task files may contain each other.
+const DEPTH_LIMIT: usize = 60;
+
+/// What a level of the text hands down to the tasks below it.
+#[derive(Debug, Clone, Default)]
+pub struct Inherited {
+    common: Common,
+    when: Vec<Value>,
+    tags: BTreeSet<Arc<str>>,
+    /// Variables of blocks and imports, the outermost first.
+    blocks: Vec<Layer>,
+    /// Variables of dynamic includes: above nearly everything.
+    includes: Vec<Layer>,
+    roles: Vec<Arc<RoleScope>>,
+    path: Vec<(BlockId, Part)>,
+    here: PathBuf,
+    hosts: Option<Arc<BTreeSet<Arc<str>>>>,
+    depth: usize,
+    handler: bool,
+}
+
+/// The variables of one use of a role.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RoleScope {
+    pub name: Arc<str>,
+    pub path: PathBuf,
+    pub defaults: Layer,
+    pub vars: Layer,
+    pub params: Layer,
+}
+
+/// A play being compiled for one batch; grows while dynamic includes are expanded.
+#[derive(Debug)]
+pub struct Compiler<'a> {
+    deployment: &'a Deployment,
+    play: &'a Play,
+    selection: &'a Selection,
+    next_id: StepId,
+    next_block: BlockId,
+    pub blocks: BTreeMap<BlockId, BlockParts>,
+    pub handlers: Handlers,
+    /// Roles whose defaults and vars all later tasks see.
+    public: Vec<Arc<RoleScope>>,
+    ran: Vec<(PathBuf, RoleUse)>,
+}
+
+impl<'a> Compiler<'a> {
+    /// Starts the compilation of `play`; its tasks are numbered from `first_id` on.
+    pub fn new(
+        deployment: &'a Deployment,
+        play: &'a Play,
+        selection: &'a Selection,
+        first_id: StepId,
+    ) -> Self {
+        Compiler {
+            deployment,
+            play,
+            selection,
+            next_id: first_id,
+            next_block: 0,
+            blocks: BTreeMap::new(),
+            handlers: Handlers::default(),
+            public: Vec::new(),
+            ran: Vec::new(),
+        }
+    }
+
+    /// Returns the number that the next task will have.
+    pub fn next_id(&self) -> StepId {
+        self.next_id
+    }
+
+    /// Compiles the whole play: facts, pre_tasks, roles, tasks, post_tasks, with a flush of handlers after each part.
+    ///
+    /// # Errors
+    /// A role or task file is missing, or the text includes itself.
+    pub fn play(&mut self, gather_facts: bool) -> Result<Vec<Arc<Task>>, CompileError> {
+        let top = self.top();
+        let mut tasks = Vec::new();
+        if gather_facts {
+            tasks.extend(self.facts(&top));
+        }
+        let play = self.play;
+        // Handlers of static roles come before those of the play, though they are met later.
+        let mut parts = Vec::new();
+        parts.push(self.statements(&play.pre_tasks, &top)?);
+        let mut roles = Vec::new();
+        for role in &play.roles {
+            roles.extend(self.role_use(role, &top)?);
+        }
+        roles.extend(self.statements(&play.tasks, &top)?);
+        parts.push(roles);
+        parts.push(self.statements(&play.post_tasks, &top)?);
+        for handler in &play.handlers {
+            self.handlers.add_of_play(self.handler(handler, &top));
+        }
+        for part in parts {
+            if !part.is_empty() {
+                tasks.extend(part);
+                tasks.push(self.flush(0));
+            }
+        }
+        Ok(tasks)
+    }
+
+    /// Compiles what an `include_tasks` brings in for `hosts`; `vars` are its own and those of the loop.
+    ///
+    /// # Errors
+    /// The file was not loaded, or includes itself.
+    pub fn include_tasks(
+        &mut self,
+        task: &Task,
+        apply: &Common,
+        path: &Path,
+        vars: Dict,
+        hosts: Arc<BTreeSet<Arc<str>>>,
+    ) -> Result<Vec<Arc<Task>>, CompileError> {
+        let mut inner = self.below_include(task, apply, vars, hosts);
+        self.task_file(path, &mut inner)
+    }
+
+    /// Compiles what an `include_role` brings in for `hosts`.
+    ///
+    /// # Errors
+    /// The role or its task file was not loaded, or it includes itself.
+    pub fn include_role(
+        &mut self,
+        task: &Task,
+        apply: &Common,
+        asked: &RoleAsked,
+        vars: Dict,
+        hosts: Arc<BTreeSet<Arc<str>>>,
+    ) -> Result<Vec<Arc<Task>>, CompileError> {
+        let inner = self.below_include(task, apply, Dict::new(), hosts);
+        let role = self.find_role(&asked.name)?;
+        self.role(role, asked, vars, Dict::new(), &inner, asked.public)
+    }
+
+    /// Compiles the body of the handler at `index` for the hosts that were notified.
+    ///
+    /// # Errors
+    /// As for tasks.
+    pub fn handler_tasks(
+        &mut self,
+        index: usize,
+        hosts: Arc<BTreeSet<Arc<str>>>,
+        path: &[(BlockId, Part)],
+    ) -> Result<Vec<Arc<Task>>, CompileError> {
+        let Some(handler) = self.handlers.get(index).cloned() else { return Ok(Vec::new()) };
+        let mut inherited = (*handler.inherited).clone();
+        inherited.hosts = Some(hosts);
+        inherited.path = path.to_vec();
+        self.statement(&handler.body, &inherited)
+    }
+
+    /// Makes the task that runs the notified handlers from `from` on.
+    pub fn flush(&mut self, from: usize) -> Arc<Task> {
+        let top = Inherited { handler: true, ..Inherited::default() };
+        let step = self.bare_step("meta", Value::none(), Arc::from(""));
+        Arc::new(self.task(
+            step,
+            What::Meta(Meta::FlushHandlers { from }),
+            &top,
+            Vars::default(),
+            BTreeSet::new(),
+        ))
+    }
+
+    fn top(&self) -> Inherited {
+        let here = self.play.dir();
+        let base = Inherited { here, ..Inherited::default() };
+        let mut common = self.play.common.clone();
+        // The play's variables have a level of their own, which the run puts in.
+        common.vars = Dict::new();
+        self.below(&base, &common)
+    }
+
+    fn facts(&mut self, top: &Inherited) -> Option<Arc<Task>> {
+        let mut tags = top.tags.clone();
+        tags.insert(Arc::from("always"));
+        if !self.selection.selects(&tags) {
+            return None;
+        }
+        let mut args = Dict::new();
+        if let Some(subset) = &self.play.gather_subset {
+            args.insert(Arc::from("gather_subset"), subset.clone());
+        }
+        let mut step = self.bare_step("setup", Value::from(args), self.place(self.play.span));
+        step.name = Value::str("Gathering Facts");
+        step.become_as = become_as(&top.common);
+        step.environment.clone_from(&top.common.environment);
+        let vars = self.vars(top, None);
+        Some(Arc::new(self.task(step, What::Host, top, vars, tags)))
+    }
+
+    fn statements(
+        &mut self,
+        statements: &[Statement],
+        outer: &Inherited,
+    ) -> Result<Vec<Arc<Task>>, CompileError> {
+        let mut tasks = Vec::new();
+        for statement in statements {
+            tasks.extend(self.statement(statement, outer)?);
+        }
+        Ok(tasks)
+    }
+
+    fn statement(
+        &mut self,
+        statement: &Statement,
+        outer: &Inherited,
+    ) -> Result<Vec<Arc<Task>>, CompileError> {
+        match statement {
+            Statement::Task(task) => self.written(task, outer),
+            Statement::Block(block) => self.block(block, outer),
+            Statement::Import(import) => self.import(import, outer),
+        }
+    }
+
+    fn block(&mut self, block: &Block, outer: &Inherited) -> Result<Vec<Arc<Task>>, CompileError> {
+        let inner = self.below(outer, &block.common);
+        if block.rescue.is_empty() && block.always.is_empty() {
+            return self.statements(&block.block, &inner);
+        }
+        let id = self.next_block;
+        self.next_block += 1;
+        let parts = BlockParts { rescue: !block.rescue.is_empty(), always: !block.always.is_empty() };
+        self.blocks.insert(id, parts);
+        let mut tasks = Vec::new();
+        for (part, statements) in
+            [(Part::Body, &block.block), (Part::Rescue, &block.rescue), (Part::Always, &block.always)]
+        {
+            let mut inner = inner.clone();
+            inner.path.push((id, part));
+            tasks.extend(self.statements(statements, &inner)?);
+        }
+        Ok(tasks)
+    }
+
+    fn import(&mut self, import: &Import, outer: &Inherited) -> Result<Vec<Arc<Task>>, CompileError> {
+        match &import.what {
+            ImportKind::Tasks(tasks) => {
+                let mut inner = self.below(outer, &import.common);
+                let missing = || CompileError::NoTaskFile { path: PathBuf::from(&*tasks.file.value) };
+                let path = tasks.path.as_ref().ok_or_else(missing)?;
+                self.task_file(path, &mut inner)
+            }
+            ImportKind::Role(asked) => {
+                let mut common = import.common.clone();
+                let vars = std::mem::take(&mut common.vars);
+                let inner = self.below(outer, &common);
+                let role = match &asked.path {
+                    Some(path) => self.role_at(path, &asked.name.value)?,
+                    None => return Err(CompileError::NoRole { name: asked.name.value.to_string() }),
+                };
+                let asked = RoleAsked {
+                    name: asked.name.value.to_string(),
+                    tasks_from: asked.tasks_from.clone(),
+                    vars_from: asked.vars_from.clone(),
+                    defaults_from: asked.defaults_from.clone(),
+                    handlers_from: asked.handlers_from.clone(),
+                    public: true,
+                };
+                self.role(role, &asked, Dict::new(), vars, &inner, true)
+            }
+        }
+    }
+
+    fn task_file(&mut self, path: &Path, inner: &mut Inherited) -> Result<Vec<Arc<Task>>, CompileError> {
+        let deployment = self.deployment;
+        let missing = || CompileError::NoTaskFile { path: path.to_path_buf() };
+        let file = deployment.task_files.get(path).ok_or_else(missing)?;
+        inner.depth += 1;
+        if inner.depth > DEPTH_LIMIT {
+            return Err(CompileError::TooDeep { limit: DEPTH_LIMIT });
+        }
+        inner.here = path.parent().map(Path::to_path_buf).unwrap_or_default();
+        self.statements(&file.statements, inner)
+    }
+
+    fn role_use(&mut self, used: &RoleUse, outer: &Inherited) -> Result<Vec<Arc<Task>>, CompileError> {
+        let missing = || CompileError::NoRole { name: used.name.value.to_string() };
+        let path = used.path.as_ref().ok_or_else(missing)?;
+        let role = self.role_at(path, &used.name.value)?;
+        let same = |ran: &(PathBuf, RoleUse)| {
+            ran.0 == role.path
+                && ran.1.params == used.params
+                && ran.1.common.vars == used.common.vars
+                && texts(&ran.1.common.when) == texts(&used.common.when)
+        };
+        if !role.allow_duplicates && self.ran.iter().any(same) {
+            return Ok(Vec::new());
+        }
+        self.ran.push((role.path.clone(), used.clone()));
+        let mut common = used.common.clone();
+        let vars = std::mem::take(&mut common.vars);
+        let inner = self.below(outer, &common);
+        let asked = RoleAsked { name: role.name.to_string(), public: true, ..RoleAsked::default() };
+        self.role(role, &asked, used.params.clone(), vars, &inner, true)
+    }
+
+    /// Compiles a role's dependencies and the role: `params` are level 20, `vars` are those of the text that uses it.
+    fn role(
+        &mut self,
+        role: &'a Role,
+        asked: &RoleAsked,
+        params: Dict,
+        vars: Dict,
+        inner: &Inherited,
+        public: bool,
+    ) -> Result<Vec<Arc<Task>>, CompileError> {
+        let mut inner = inner.clone();
+        inner.depth += 1;
+        if inner.depth > DEPTH_LIMIT {
+            return Err(CompileError::TooDeep { limit: DEPTH_LIMIT });
+        }
+        let mut tasks = Vec::new();
+        for dependency in &role.dependencies {
+            tasks.extend(self.role_use(dependency, &inner)?);
+        }
+        let from = |set: &indexmap::IndexMap<Arc<str>, Dict>, stem: &str| -> Dict {
+            let mut all = set.get("main").cloned().unwrap_or_default();
+            if stem != "main" {
+                // Another file stands in the place of the main one.
+                all = set.get(stem).cloned().unwrap_or_default();
+            }
+            all
+        };
+        let mut role_vars = from(&role.vars, &asked.vars_from);
+        role_vars.extend(vars);
+        let scope = Arc::new(RoleScope {
+            name: role.name.clone(),
+            path: role.path.clone(),
+            defaults: Arc::new(from(&role.defaults, &asked.defaults_from)),
+            vars: Arc::new(role_vars),
+            params: Arc::new(params),
+        });
+        if public {
+            self.public.push(scope.clone());
+        }
+        inner.roles.push(scope);
+        if let Some(group) = role.handlers.get(&*asked.handlers_from) {
+            let known = inner.hosts.is_none();
+            for handler in &group.handlers {
+                let handler = self.handler(handler, &inner);
+                if known {
+                    self.handlers.add_of_role(handler);
+                } else {
+                    self.handlers.add_included(handler);
+                }
+            }
+        }
+        match role.tasks.get(&*asked.tasks_from) {
+            Some(path) => tasks.extend(self.task_file(path, &mut inner)?),
+            None if &*asked.tasks_from == "main" => {}
+            None => {
+                let (role, file) = (role.name.to_string(), asked.tasks_from.to_string());
+                return Err(CompileError::NoTasksFrom { role, file });
+            }
+        }
+        Ok(tasks)
+    }
+
+    fn role_at(&self, path: &Path, name: &str) -> Result<&'a Role, CompileError> {
+        let deployment = self.deployment;
+        deployment.roles.get(path).ok_or_else(|| CompileError::NoRole { name: name.to_owned() })
+    }
+
+    fn find_role(&self, name: &str) -> Result<&'a Role, CompileError> {
+        let deployment = self.deployment;
+        let found = deployment.find_role(name, &self.play.dir());
+        found.ok_or_else(|| CompileError::NoRole { name: name.to_owned() })
+    }
+
+    fn handler(&self, handler: &crate::input::playbook::Handler, outer: &Inherited) -> Handler {
+        let mut inherited = outer.clone();
+        inherited.when.clear();
+        inherited.tags.clear();
+        inherited.common.notify.clear();
+        inherited.common.run_once = None;
+        inherited.common.delegate_to = None;
+        inherited.handler = true;
+        inherited.path.clear();
+        let name = match &handler.body {
+            Statement::Task(task) => task.common.name.clone(),
+            Statement::Block(block) => block.common.name.clone(),
+            Statement::Import(import) => import.common.name.clone(),
+        };
+        let name = name.and_then(|name| name.as_str().map(Arc::from)).unwrap_or_else(|| Arc::from(""));
+        Handler {
+            name,
+            role: outer.roles.last().map(|role| role.name.clone()),
+            listen: handler.listen.iter().map(|topic| topic.value.clone()).collect(),
+            body: handler.body.clone(),
+            inherited: Arc::new(inherited),
+        }
+    }
+
+    fn below_include(
+        &self,
+        task: &Task,
+        apply: &Common,
+        vars: Dict,
+        hosts: Arc<BTreeSet<Arc<str>>>,
+    ) -> Inherited {
+        let mut inner = self.below(&task.inherited, apply);
+        if !vars.is_empty() {
+            inner.includes.push(Arc::new(vars));
+        }
+        inner.hosts = Some(hosts);
+        inner
+    }
+
+    /// Returns what stands below a level with these keywords; the inner one wins, lists add up.
+    fn below(&self, outer: &Inherited, common: &Common) -> Inherited {
+        let mut inner = outer.clone();
+        let to = &mut inner.common;
+        macro_rules! replace { ($($field:ident),*) => { $( if common.$field.is_some() { to.$field.clone_from(&common.$field); } )* } }
+        replace!(become_, become_user, become_method, become_flags, check_mode, diff, no_log, run_once);
+        replace!(
+            ignore_errors,
+            ignore_unreachable,
+            any_errors_fatal,
+            throttle,
+            timeout,
+            connection,
+            remote_user
+        );
+        replace!(port, delegate_to, delegate_facts);
+        to.environment.extend(common.environment.iter().cloned());
+        to.notify.extend(common.notify.iter().cloned());
+        for (module, params) in &common.module_defaults {
+            to.module_defaults.insert(module.clone(), params.clone());
+        }
+        inner.when.extend(common.when.iter().map(condition));
+        inner.tags.extend(words(&common.tags));
+        if !common.vars.is_empty() {
+            inner.blocks.push(Arc::new(common.vars.clone()));
+        }
+        inner
+    }
+
+    /// Collects the variables of a task below `inherited`.
+    fn vars(&self, inherited: &Inherited, own: Option<Layer>) -> Vars {
+        let mut vars = Vars::default();
+        let filled = |layer: &Layer| (!layer.is_empty()).then(|| layer.clone());
+        for role in &self.public {
+            vars.defaults.extend(filled(&role.defaults));
+            vars.under.extend(filled(&role.vars));
+        }
+        for role in &inherited.roles {
+            vars.defaults.extend(filled(&role.defaults));
+            vars.under.extend(filled(&role.vars));
+        }
+        vars.under.extend(inherited.blocks.iter().cloned());
+        vars.under.extend(own);
+        for role in &inherited.roles {
+            vars.over.extend(filled(&role.params));
+        }
+        vars.over.extend(inherited.includes.iter().cloned());
+        if let Some(role) = inherited.roles.last() {
+            let mut magic = Dict::new();
+            magic.insert(Arc::from("role_name"), Value::str(role.name.clone()));
+            magic.insert(Arc::from("ansible_role_name"), Value::str(role.name.clone()));
+            magic.insert(Arc::from("role_path"), Value::str(role.path.to_string_lossy().into_owned()));
+            let parents: Vec<Value> =
+                inherited.roles.iter().rev().skip(1).map(|r| Value::str(r.name.clone())).collect();
+            magic.insert(Arc::from("ansible_parent_role_names"), Value::from(parents));
+            vars.over.push(Arc::new(magic));
+        }
+        vars
+    }
+
+    fn written(&mut self, written: &Written, outer: &Inherited) -> Result<Vec<Arc<Task>>, CompileError> {
+        let mut common = written.common.clone();
+        let own = std::mem::take(&mut common.vars);
+        let below = self.below(outer, &common);
+        if !below.handler && !self.selection.selects(&below.tags) {
+            return Ok(Vec::new());
+        }
+        let module = short_name(&written.module.value);
+        let mut args = arguments(written);
+        if let Some(defaults) = module_defaults(&below.common.module_defaults, module, &written.module.value)
+            && let (Some(defaults), Some(given)) = (defaults.as_dict(), args.as_dict())
+        {
+            let mut merged = defaults.clone();
+            merged.extend(given.iter().map(|(key, value)| (key.clone(), value.clone())));
+            args = Value { data: Data::Dict(Arc::new(merged)), marks: args.marks };
+        }
+        let what = what(written, module, &args)?;
+        let mut step = self.bare_step(module, args, self.place(written.span));
+        fill(&mut step, written, &below);
+        let own = (!own.is_empty()).then(|| Arc::new(own));
+        let vars = self.vars(&below, own.clone());
+        let tags = below.tags.clone();
+        let mut task = self.task(step, what, &below, vars, tags);
+        // Tasks that an include brings in do not inherit its own keywords, only its variables.
+        if matches!(task.what, What::IncludeTasks(_) | What::IncludeRole(_)) {
+            task.inherited = Arc::new(outer.clone());
+        }
+        Ok(vec![Arc::new(task)])
+    }
+
+    fn bare_step(&mut self, module: &str, args: Value, origin: Arc<str>) -> Step {
+        let id = self.next_id;
+        self.next_id += 1;
+        Step {
+            id,
+            name: Value::str(""),
+            origin,
+            module: Arc::from(module),
+            args,
+            when: Vec::new(),
+            looping: None,
+            register: None,
+            until: None,
+            changed_when: None,
+            failed_when: None,
+            become_as: None,
+            environment: Vec::new(),
+            check_mode: None,
+            diff: None,
+            no_log: None,
+            ignore_errors: None,
+            notify: Vec::new(),
+            job: None,
+            scope: 0,
+            ordered: false,
+        }
+    }
+
+    fn task(&self, step: Step, what: What, below: &Inherited, vars: Vars, tags: BTreeSet<Arc<str>>) -> Task {
+        let common = &below.common;
+        Task {
+            id: step.id,
+            step,
+            what,
+            role: below.roles.last().map(|role| role.name.clone()),
+            vars,
+            search: Search {
+                roles: below.roles.iter().map(|role| role.path.clone()).collect(),
+                here: below.here.clone(),
+                playbook: self.play.dir(),
+            },
+            tags,
+            hosts: below.hosts.clone(),
+            path: below.path.clone(),
+            delegate_to: common.delegate_to.clone(),
+            delegate_facts: common.delegate_facts.clone(),
+            run_once: common.run_once.clone().filter(|value| value.as_bool() != Some(false)),
+            any_errors_fatal: common.any_errors_fatal.clone(),
+            ignore_unreachable: common.ignore_unreachable.clone(),
+            connection: common.connection.clone().filter(|value| value.as_str() == Some("local")),
+            inherited: Arc::new(below.clone()),
+        }
+    }
+
+    fn place(&self, span: Span) -> Arc<str> {
+        let place = self.deployment.sources.location(span);
+        Arc::from(place.map(|at| format!("{}:{}", at.path.display(), at.line)).unwrap_or_default())
+    }
+}
+
+/// What an `include_role` or `import_role` asks for, rendered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoleAsked {
+    pub name: String,
+    pub tasks_from: Arc<str>,
+    pub vars_from: Arc<str>,
+    pub defaults_from: Arc<str>,
+    pub handlers_from: Arc<str>,
+    pub public: bool,
+}
+
+impl Default for RoleAsked {
+    fn default() -> RoleAsked {
+        let main: Arc<str> = Arc::from("main");
+        RoleAsked {
+            name: String::new(),
+            tasks_from: main.clone(),
+            vars_from: main.clone(),
+            defaults_from: main.clone(),
+            handlers_from: main,
+            public: false,
+        }
+    }
+}
+
+fn texts(conditions: &[Condition]) -> Vec<&str> {
+    conditions.iter().map(|condition| &*condition.value).collect()
+}
+
+fn condition(condition: &Condition) -> Value {
+    Value::template(condition.value.clone()).with_origin(condition.span)
+}
+
+fn conditions(conditions: &[Condition]) -> Vec<Value> {
+    conditions.iter().map(condition).collect()
+}
+
+/// Returns the short name of a module of the collections whose modules are meant by it.
+pub fn short_name(name: &str) -> &str {
+    const COLLECTIONS: [&str; 8] = [
+        "ansible.builtin.",
+        "ansible.legacy.",
+        "ansible.posix.",
+        "ansible.utils.",
+        "community.general.",
+        "community.postgresql.",
+        "community.crypto.",
+        "keddah.core.",
+    ];
+    COLLECTIONS.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name)
+}
+
+fn module_defaults<'d>(defaults: &'d Dict, short: &str, written: &str) -> Option<&'d Value> {
+    defaults.get(written).or_else(|| defaults.get(short)).or_else(|| {
+        let full = format!("ansible.builtin.{short}");
+        defaults.get(full.as_str())
+    })
+}
+
+/// Returns the parameters, with free text as `_raw_params`, as Ansible names it.
+fn arguments(written: &Written) -> Value {
+    let Some(free) = &written.free_form else { return written.args.value.clone() };
+    let mut args = written.args.value.as_dict().cloned().unwrap_or_default();
+    args.insert(Arc::from("_raw_params"), free.clone());
+    Value { data: Data::Dict(Arc::new(args)), marks: written.args.value.marks }
+}
+
+fn what(written: &Written, module: &str, args: &Value) -> Result<What, CompileError> {
+    match &written.include {
+        Some(Include::Tasks(include)) => return Ok(What::IncludeTasks(include.clone())),
+        Some(Include::Role(include)) => return Ok(What::IncludeRole(include.clone())),
+        None => {}
+    }
+    Ok(match module {
+        "include_vars" => What::IncludeVars,
+        "add_host" => What::AddHost,
+        "group_by" => What::GroupBy,
+        "pause" => What::Pause,
+        "fetch" => What::Fetch,
+        "meta" => What::Meta(meta(args.get("_raw_params").and_then(Value::as_str).unwrap_or_default())?),
+        _ => What::Host,
+    })
+}
+
+fn meta(word: &str) -> Result<Meta, CompileError> {
+    Ok(match word.trim() {
+        "flush_handlers" => Meta::FlushHandlers { from: 0 },
+        "end_play" => Meta::EndPlay,
+        "end_host" => Meta::EndHost,
+        "end_batch" => Meta::EndBatch,
+        "clear_facts" => Meta::ClearFacts,
+        "clear_host_errors" => Meta::ClearHostErrors,
+        "reset_connection" => Meta::ResetConnection,
+        "noop" | "refresh_inventory" => Meta::Noop,
+        other => return Err(CompileError::NoMeta { word: other.to_owned() }),
+    })
+}
+
+fn become_as(common: &Common) -> Option<Become> {
+    let enabled = common.become_.clone()?;
+    Some(Become {
+        enabled,
+        user: common.become_user.clone(),
+        method: common.become_method.clone(),
+        exe: None,
+        flags: common.become_flags.clone(),
+    })
+}
+
+fn fill(step: &mut Step, written: &Written, below: &Inherited) {
+    let common = &below.common;
+    step.name = written.common.name.clone().unwrap_or_else(|| Value::str(""));
+    step.when.clone_from(&below.when);
+    step.looping = written.loop_.as_ref().map(|over| {
+        let control = &written.loop_control;
+        Loop {
+            lookup: match &over.kind {
+                LoopKind::Loop => None,
+                LoopKind::With(lookup) => Some(lookup.clone()),
+            },
+            over: over.over.clone(),
+            var: control.loop_var.as_ref().map_or_else(|| Arc::from("item"), |var| var.value.clone()),
+            index_var: control.index_var.as_ref().map(|var| var.value.clone()),
+            label: control.label.clone(),
+            pause: control.pause.clone(),
+            extended: control.extended.as_ref().and_then(Value::as_bool) == Some(true),
+            break_when: conditions(&control.break_when),
+        }
+    });
+    step.register = written.register.as_ref().map(|name| name.value.clone());
+    step.until = (written.until.is_some() || written.retries.is_some()).then(|| Until {
+        conditions: written.until.as_deref().map(conditions).unwrap_or_default(),
+        retries: written.retries.clone(),
+        delay: written.delay.clone(),
+    });
+    step.changed_when = written.changed_when.as_deref().map(conditions);
+    step.failed_when = written.failed_when.as_deref().map(conditions);
+    step.become_as = become_as(common);
+    step.environment.clone_from(&common.environment);
+    step.check_mode.clone_from(&common.check_mode);
+    step.diff.clone_from(&common.diff);
+    step.no_log.clone_from(&common.no_log);
+    step.ignore_errors.clone_from(&common.ignore_errors);
+    step.notify.clone_from(&common.notify);
+    step.job = written.async_.as_ref().map(|limit| Job { limit: limit.clone(), poll: written.poll.clone() });
+}
