@@ -4,6 +4,7 @@
 pub mod cluster;
 pub mod etcd;
 pub mod expr;
+pub mod settings;
 pub mod source;
 pub mod sys;
 
@@ -11,6 +12,9 @@ pub mod sys;
 pub mod executor;
 pub mod input;
 pub mod plan;
+
+// The node agent.
+pub mod agent;
 
 // The front door.
 pub mod cli;

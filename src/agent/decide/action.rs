@@ -1,0 +1,265 @@
+//! What a member can do.
+//!
+//! Actions are goals and idempotent. Each carries its own fence; whoever carries it out adds no condition and makes no
+//! choice. The actions of one decision are carried out in order, and the first that is not done ends the list (the
+//! others are reported as skipped). None waits for a server to start, stop or be promoted: it sets that going, and the
+//! next look sees how far it is.
+
+use std::collections::BTreeSet;
+
+use crate::agent::view::{
+    Deed, Fence, Job, LeaseId, MemberFacts, RequestId, Revision, Started, Status, StopMode, Upstream,
+};
+use crate::cluster::{History, Lsn, MemberName, SyncNames, SyncState, SystemId};
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Action {
+    // ── etcd ──
+    /// Put `initialize` = "" under the own lease, if the key is absent: this member will make the cluster, and its
+    /// death gives the claim back.
+    ClaimInitialize {
+        lease: LeaseId,
+    },
+    /// One transaction: `initialize` is the claim made under `lease`, leader is absent → `initialize` = the identifier
+    /// (no lease), `leader` = this member under `lease`, `config` from the local bootstrap section if absent, and the
+    /// first `sync` value if given.
+    FinishInitialize {
+        lease: LeaseId,
+        system_id: SystemId,
+        sync: Option<SyncState>,
+    },
+    /// Delete `initialize` if it is the claim made under `lease`.
+    AbandonInitialize {
+        lease: LeaseId,
+    },
+    /// A keepalive, and right after its answer one transaction that compares all of `compared` and puts `leader` =
+    /// this member under `lease`, with the new `sync` value and `failover` = `{}` where they are given.
+    TakeLeaderKey {
+        lease: LeaseId,
+        compared: Compared,
+        sync: Option<SyncState>,
+        spend_failover: bool,
+    },
+    /// Fenced: `status` with this position, and the leader key deleted. Only given when no writable server is left.
+    ReleaseLeaderKey {
+        fence: Fence,
+        optime: Option<Lsn>,
+    },
+    /// One transaction: own fence, the candidate's member key bound to `candidate_lease` → `leader` = candidate under
+    /// that lease, `status`, `sync` if given, and `failover` = `{}` unless it is kept for a paused cluster.
+    HandOver {
+        fence: Fence,
+        candidate: MemberName,
+        candidate_lease: LeaseId,
+        optime: Lsn,
+        sync: Option<SyncState>,
+        keep_failover: bool,
+    },
+    /// Put the own member document, under the own lease. Addresses and versions are added on the way.
+    PublishMember {
+        lease: LeaseId,
+        facts: MemberFacts,
+    },
+    /// Fenced put of `status`.
+    WriteStatus {
+        fence: Fence,
+        status: Status,
+    },
+    /// Fenced put of `history`; lines that etcd has already keep their time and leader there.
+    WriteHistory {
+        fence: Fence,
+        history: History,
+    },
+    /// Fenced put of `initialize`, if it is absent or still as seen.
+    WriteInitialize {
+        fence: Fence,
+        seen: Revision,
+        system_id: SystemId,
+    },
+    /// Fenced put of `config` from memory, if it is absent.
+    RestoreConfig {
+        fence: Fence,
+    },
+    /// Fenced put of `sync`, if it is still as seen (zero: absent).
+    WriteSync {
+        fence: Fence,
+        seen: Revision,
+        sync: SyncState,
+    },
+    /// Fenced delete of `sync`, if it is still as seen.
+    DeleteSync {
+        fence: Fence,
+        seen: Revision,
+    },
+    /// Fenced: `failover` = `{}`, if it is still as seen.
+    ClearFailover {
+        fence: Fence,
+        seen: Revision,
+    },
+
+    // ── other members ──
+    /// Ask all members of the snapshot, and `also`, for their state, in parallel, each with 150 ms at most.
+    AskPeers {
+        also: BTreeSet<MemberName>,
+    },
+
+    // ── the gate ──
+    /// Give the guard the fence and the present deadline; the keeper extends it from there on.
+    Arm {
+        fence: Fence,
+    },
+    /// Take the deadline from the guard. Only given when the server is stopped or in recovery.
+    Disarm,
+    /// Open the gate for a pause.
+    ReleaseGate,
+
+    // ── Postgres ──
+    /// Start out of recovery, through the gate: no signal files, no change of timeline.
+    StartPrimary {
+        fence: Fence,
+    },
+    /// Start in recovery, with this upstream.
+    StartReplica {
+        upstream: Upstream,
+    },
+    /// Leave recovery, through the gate.
+    Promote {
+        fence: Fence,
+    },
+    /// Stop. With `checkpoint`, one is made first while clients still write, so that the stop is short.
+    Stop {
+        mode: StopMode,
+        checkpoint: bool,
+    },
+    /// Change where a running replica gets its WAL from, by reload where the version allows it.
+    Follow {
+        upstream: Upstream,
+    },
+    /// Set `synchronous_standby_names`, and move replication by a small transaction where the server is a primary.
+    SetSyncNames {
+        names: SyncNames,
+    },
+    /// Make and drop physical slots.
+    KeepSlots {
+        create: BTreeSet<String>,
+        drop: BTreeSet<String>,
+    },
+    /// CHECKPOINT, in the background.
+    Checkpoint,
+    /// Write the configuration files as they should be and reload.
+    ApplyConfiguration,
+
+    // ── jobs ──
+    StartJob {
+        job: Job,
+    },
+    /// End the job under way and everything it started.
+    CancelJob,
+    /// Move the data directory of a failed bootstrap to a name ending in `.failed`.
+    SetDataAside,
+
+    // ── towards people ──
+    /// Run the configured callbacks, without waiting for them.
+    Callback {
+        event: CallbackEvent,
+        role: CallbackRole,
+    },
+    /// Tell the asker how it ended.
+    AnswerRequest {
+        id: RequestId,
+        done: bool,
+    },
+    /// End this process.
+    Exit {
+        status: ExitStatus,
+    },
+}
+
+/// Everything that a candidate's eligibility rested on. Zero stands for an absent key; the leader key must be absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Compared {
+    /// `initialize` must still be this identifier; with None it must be absent, and is written in the transaction.
+    pub initialize: Option<SystemId>,
+    /// The identifier of the own data.
+    pub system_id: SystemId,
+    pub sync: Revision,
+    pub config: Revision,
+    pub failover: Revision,
+    pub failsafe: Revision,
+    pub history: Revision,
+}
+
+/// What a callback is told about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CallbackEvent {
+    Start,
+    Stop,
+    Restart,
+    RoleChange,
+}
+
+/// The role a callback is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CallbackRole {
+    Primary,
+    Replica,
+    Demoted,
+}
+
+impl From<Started> for CallbackRole {
+    fn from(role: Started) -> Self {
+        match role {
+            Started::Primary => CallbackRole::Primary,
+            Started::Replica => CallbackRole::Replica,
+        }
+    }
+}
+
+/// How the process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ExitStatus {
+    Clean,
+    Failure,
+}
+
+impl Action {
+    /// Returns the kind, by which its outcome is reported.
+    pub const fn deed(&self) -> Deed {
+        match self {
+            Action::ClaimInitialize { .. } => Deed::ClaimInitialize,
+            Action::FinishInitialize { .. } => Deed::FinishInitialize,
+            Action::AbandonInitialize { .. } => Deed::AbandonInitialize,
+            Action::TakeLeaderKey { .. } => Deed::TakeLeaderKey,
+            Action::ReleaseLeaderKey { .. } => Deed::ReleaseLeaderKey,
+            Action::HandOver { .. } => Deed::HandOver,
+            Action::PublishMember { .. } => Deed::PublishMember,
+            Action::WriteStatus { .. } => Deed::WriteStatus,
+            Action::WriteHistory { .. } => Deed::WriteHistory,
+            Action::WriteInitialize { .. } => Deed::WriteInitialize,
+            Action::RestoreConfig { .. } => Deed::RestoreConfig,
+            Action::WriteSync { .. } => Deed::WriteSync,
+            Action::DeleteSync { .. } => Deed::DeleteSync,
+            Action::ClearFailover { .. } => Deed::ClearFailover,
+            Action::AskPeers { .. } => Deed::AskPeers,
+            Action::Arm { .. } => Deed::Arm,
+            Action::Disarm => Deed::Disarm,
+            Action::ReleaseGate => Deed::ReleaseGate,
+            Action::StartPrimary { .. } => Deed::StartPrimary,
+            Action::StartReplica { .. } => Deed::StartReplica,
+            Action::Promote { .. } => Deed::Promote,
+            Action::Stop { .. } => Deed::Stop,
+            Action::Follow { .. } => Deed::Follow,
+            Action::SetSyncNames { .. } => Deed::SetSyncNames,
+            Action::KeepSlots { .. } => Deed::KeepSlots,
+            Action::Checkpoint => Deed::Checkpoint,
+            Action::ApplyConfiguration => Deed::ApplyConfiguration,
+            Action::StartJob { .. } => Deed::StartJob,
+            Action::CancelJob => Deed::CancelJob,
+            Action::SetDataAside => Deed::SetDataAside,
+            Action::Callback { .. } => Deed::Callback,
+            Action::AnswerRequest { .. } => Deed::AnswerRequest,
+            Action::Exit { .. } => Deed::Exit,
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Why a member does what it does, as values.
+//!
+//! The log line, the REST field, `keddah explain` and the reference page all come from here.
+
+use crate::agent::view::{StopMode, Tick};
+use crate::cluster::{FailoverRequest, Lsn, MemberName, SystemId, Timeline};
+
+/// Declares the reasons: doc comment, name, fields, and the sentence for people.
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident $({ $($field:ident: $type:ty),+ $(,)? })? => $text:literal;)+) => {
+        /// Why a decision is what it is.
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $name $({ $($field: $type),+ })?,)+
+        }
+
+        impl Reason {
+            /// The code and the meaning of every reason, in the order of the reference page.
+            pub const ALL: &'static [(&'static str, &'static str)] =
+                &[$((stringify!($name), concat!($($doc),+).trim_ascii())),+];
+
+            /// Returns the code: the name by which documents and tools know the reason.
+            pub const fn code(&self) -> &'static str {
+                match self {
+                    $(Reason::$name { .. } => stringify!($name),)+
+                }
+            }
+        }
+
+        impl std::fmt::Display for Reason {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                match self {
+                    $(Reason::$name $({ $($field),+ })? => write!(f, $text),)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    // ── leading ──
+    /// This member holds the lock and its server is a writable primary.
+    Leading => "I hold the lock and Postgres is primary";
+    /// The lock is held and the server leaves recovery.
+    Promoting { timeline: Timeline, lsn: Lsn } => "I hold the lock and promote Postgres at {lsn} on timeline {timeline}";
+    /// The lock is held, and before the promotion the synchronous set must be this member's.
+    PreparingSyncForPromotion => "I hold the lock and write the synchronous set before I promote";
+    /// The lock is held and the server was ended, so it is started again as primary, on the same timeline.
+    StartingAsPrimary => "I hold the lock and start Postgres as primary again";
+    /// The lock is held, the server is not running and was in recovery, so it is started as a replica and promoted then.
+    StartingToPromote => "I hold the lock and start Postgres as replica to promote it";
+    /// The server starts as primary, within its time.
+    PrimaryIsStarting { since: Tick } => "I hold the lock and Postgres has been starting since {since}";
+    /// The server needed longer than `primary_start_timeout`, so the lock is given up for a member that can serve.
+    StartTookTooLong => "Postgres did not come up within primary_start_timeout; I stop it and give up the lock";
+    /// The server cannot be started as primary, so the lock is given up.
+    StartFailed => "Postgres does not start as primary; I give up the lock";
+    /// `primary_start_timeout` is zero: a crash of the primary is answered by a failover.
+    CrashMeansFailover => "Postgres has crashed and primary_start_timeout is 0; I give up the lock";
+    /// The promotion did not end within `primary_start_timeout`.
+    PromotionTookTooLong => "Postgres did not leave recovery within primary_start_timeout; I give up the lock";
+    /// The lock is held without a data directory to serve.
+    LeadingWithoutData => "I hold the lock and have no data; I give up the lock";
+    /// A watchdog is required and cannot be used, so this member does not lead.
+    WatchdogUnusable => "the watchdog is required and cannot be used; I do not lead";
+    /// The gate is closed because no guard answers.
+    GuardAbsent => "no guard answers; Postgres cannot be made writable";
+    /// The lock is held, and the probes of a living server fail, within `primary_start_timeout`.
+    PrimaryUnresponsive { since: Tick } => "I hold the lock and Postgres has not answered since {since}";
+
+    // ── stepping down ──
+    /// etcd has been silent so long that the lease may end: the server is stopped before it can.
+    LeaseDoubtful { deadline: Tick } => "the lease may end at {deadline} and etcd does not answer; I stop Postgres";
+    /// The lease is lost: the server must not be writable.
+    LeaseLost => "my lease is lost; I stop Postgres";
+    /// The leader key is gone while the server is primary.
+    LeaderKeyGone => "the leader key is gone; I stop Postgres and then stand for election";
+    /// Another member holds the lock while the server is primary.
+    AnotherLeads { leader: MemberName } => "{leader} holds the lock; I stop my primary";
+    /// The server is still stopping.
+    Stopping { mode: StopMode, since: Tick } => "Postgres has been stopping ({mode}) since {since}";
+    /// A fast stop took longer than its limit, so it is made immediate.
+    StopTookTooLong => "the fast stop did not end within its limit; I stop Postgres at once";
+    /// The lock is held under a lease of an earlier process of this member, which has to end first.
+    OwnOldLease => "the leader key bears my name under a lease that is not mine any more; I wait for its end";
+
+    // ── handing over ──
+    /// A switchover begins: the server is stopped, with the lock held.
+    SteppingDownFor { candidate: MemberName } => "I stop Postgres to hand over to {candidate}";
+    /// The server is stopped, and the candidate must have all its WAL before it gets the lock.
+    WaitingForCandidate { candidate: MemberName, lsn: Lsn } => "I wait until {candidate} has my WAL beyond {lsn}";
+    /// The candidate has all WAL and gets the lock.
+    HandingOver { candidate: MemberName } => "{candidate} has all my WAL; I hand over the lock";
+    /// The candidate could not take over within the limit: the old primary serves again.
+    HandOverUndone { candidate: MemberName } => "{candidate} did not get all my WAL in time; I lead again";
+    /// The candidate's member key is gone or Patroni's: the lock is released to an ordinary election.
+    ReleasedForCandidate { candidate: MemberName } => "I release the lock so that {candidate} can take it";
+    /// The request cannot be carried out, so it is cleared.
+    SwitchoverRefused { request: FailoverRequest, why: Refusal } => "the {request} is refused: {why}";
+    /// The request is for a later time.
+    SwitchoverScheduled { request: FailoverRequest } => "the {request} waits for its time";
+
+    // ── following ──
+    /// The server streams from where it should.
+    Following { upstream: MemberName } => "I follow {upstream}";
+    /// The server is a replica without an upstream by its tag.
+    FollowingNobody => "the tag nostream keeps me from streaming";
+    /// The server is a replica, and its upstream does not stream to it.
+    WaitingForStream { upstream: MemberName } => "I follow {upstream} and wait for WAL to stream";
+    /// The server is told another upstream.
+    ChangingUpstream { upstream: MemberName } => "I follow {upstream} from here on";
+    /// The server is started as a replica.
+    StartingAsReplica => "I start Postgres as replica";
+    /// The server is starting as a replica.
+    ReplicaIsStarting { since: Tick } => "Postgres has been starting as replica since {since}";
+    /// A replica's server does not come up; it is tried again later.
+    ReplicaStartFailed => "Postgres does not start as replica; I try again";
+    /// The probes of a living replica fail.
+    ReplicaUnresponsive { since: Tick } => "Postgres has not answered since {since}";
+    /// A former primary waits until the leader is a running primary, so that it can be told apart from it.
+    WaitingForLeader { leader: MemberName } => "I wait until {leader} runs as primary before I follow it";
+
+    // ── coming back ──
+    /// The data directory is empty and is filled from another member.
+    Cloning { source: MemberName } => "I copy the data of {source}";
+    /// There is nobody to copy from.
+    NobodyToClone => "I have no data and nobody to copy it from";
+    /// The last attempt failed; it is repeated after a while.
+    JobBackoff { until: Tick } => "the last attempt failed; I try again at {until}";
+    /// A crashed former primary finds the end of its WAL first.
+    RecoveringFromCrash => "I recover from the crash in single-user mode to see how far my WAL goes";
+    /// The data has parted from the leader's: the server is stopped so that it can be rewound or copied.
+    StoppingToRewind { leader: MemberName } => "my WAL has parted from that of {leader}; I stop Postgres to come back";
+    /// The data has parted from the leader's and is brought back by pg_rewind.
+    Rewinding { leader: MemberName } => "my WAL has parted from that of {leader}; I rewind";
+    /// pg_rewind can work only after the leader's first checkpoint on its timeline.
+    WaitingForCheckpoint { leader: MemberName } => "I wait for the first checkpoint of {leader} before I rewind";
+    /// The data has parted from the leader's, pg_rewind has failed or cannot be used, and a new copy is allowed.
+    CloningAfterDivergence { source: MemberName } => "my WAL has parted from the leader's; I copy the data of {source} anew";
+    /// The data has parted from the leader's, and what would bring it back is not allowed.
+    Diverged { leader: MemberName } => "my WAL has parted from that of {leader}, and neither pg_rewind nor a new copy is allowed";
+    /// A person asked for a new copy.
+    Reinitializing => "I was asked for a new copy of the data";
+
+    // ── standing for election ──
+    /// The other members are asked how far they are.
+    AskingPeers => "there is no leader; I ask the others how far they are";
+    /// This member takes the lock.
+    TakingLock { lsn: Lsn, timeline: Timeline } => "there is no leader and nobody is ahead of me at {lsn} on timeline {timeline}; I take the lock";
+    /// Another member with the same position has precedence for a moment.
+    LettingPeerGoFirst { peer: MemberName } => "{peer} is as far as I am and goes first";
+    /// Another reachable member is further.
+    PeerAhead { peer: MemberName } => "{peer} is ahead of me";
+    /// Another reachable member is as far and has a higher priority.
+    PeerPreferred { peer: MemberName } => "{peer} is as far as I am and has a higher priority";
+    /// A reachable member still runs as primary.
+    PeerIsPrimary { peer: MemberName } => "{peer} still runs as primary; nobody takes the lock meanwhile";
+    /// The tags keep this member from leading.
+    NotAllowedByTags => "my tags do not let me lead";
+    /// This member lacks more WAL than `maximum_lag_on_failover` allows.
+    TooFarBehind { bytes: u64 } => "I lack {bytes} bytes of WAL, more than maximum_lag_on_failover allows";
+    /// This member's timeline has been left by the cluster.
+    OldTimeline { mine: Timeline, known: Timeline } => "my timeline {mine} is older than the cluster's {known}";
+    /// This member is not in the synchronous set, so it may lack acknowledged commits.
+    NotInSyncSet => "I am not in the synchronous set and may lack acknowledged commits";
+    /// A named candidate has precedence.
+    WaitingForNamedCandidate { candidate: MemberName } => "the failover asks for {candidate}";
+    /// This member has no lease to take the lock with.
+    NoLease => "I have no lease to take the lock with";
+    /// The server must be running before it can stand.
+    StartingBeforeRace => "there is no leader; I start Postgres as replica before I stand for election";
+
+    // ── making the cluster ──
+    /// Nobody has made the cluster; this member claims to.
+    ClaimingInitialize => "there is no cluster; I claim to make it";
+    /// Another member makes the cluster.
+    AnotherInitializes => "another member makes the cluster";
+    /// initdb is running.
+    Initializing => "I make the cluster by initdb";
+    /// The new data is there: the cluster gets its identifier and its leader.
+    FinishingInitialize => "the data is made; I give the cluster its identifier and lead";
+    /// Roles are made on the new primary.
+    CreatingRoles => "I make the roles of the cluster";
+    /// Making the cluster failed; the claim is given back and the data put aside.
+    InitializeFailed => "making the cluster failed; I put the data aside and give back the claim";
+    /// The data of this member is that of a primary, and the cluster has no identifier: it becomes the cluster's.
+    AdoptingData => "the cluster has no identifier; it gets that of my data";
+    /// The cluster has no identifier and this member's data is a replica's, which cannot tell whose it is.
+    NoIdentifier => "the cluster has no identifier and my data is a replica's; I wait";
+
+    // ── what keeps a member out ──
+    /// The data belongs to another cluster.
+    ForeignData { mine: SystemId, theirs: SystemId } => "my data is of cluster {mine}, not of {theirs}; I leave";
+    /// The data directory holds something that is not readable as a cluster.
+    UnreadableData => "the data directory is not empty and pg_control cannot be read; I leave it alone";
+
+    // ── etcd is silent ──
+    /// etcd does not answer, the lease lives: the primary goes on.
+    EtcdSilentLeading { deadline: Tick } => "etcd does not answer; I lead until my lease may end at {deadline}";
+    /// etcd does not answer: a replica changes nothing.
+    EtcdSilentFollowing => "etcd does not answer; I change nothing";
+    /// etcd does not answer and the server is stopped: it is started read-only.
+    EtcdSilentStarting => "etcd does not answer; I start Postgres read-only";
+
+    // ── a job is under way ──
+    /// A job runs; everything else waits for it.
+    JobUnderWay { job: &'static str, since: Tick } => "{job} has been running since {since}";
+    /// A job's ground is gone, so it is ended.
+    CancellingJob { job: &'static str } => "{job} has lost its ground; I end it";
+
+    // ── pause ──
+    /// The cluster is paused and this member's primary holds the lock.
+    PausedLeading => "the cluster is paused; I hold the lock";
+    /// The cluster is paused: a primary without the lock goes on.
+    PausedPrimaryWithoutLock => "the cluster is paused; Postgres is primary without the lock";
+    /// The cluster is paused: nothing is touched.
+    PausedIdle => "the cluster is paused; I leave Postgres alone";
+    /// The cluster is paused and the leader's server is not a running primary: the lock is released.
+    PausedNotPrimary => "the cluster is paused and my Postgres is not primary; I release the lock";
+    /// The cluster is paused and has no leader: the running primary takes the lock.
+    PausedTakingLock => "the cluster is paused and has no leader; my primary takes the lock";
+
+    // ── requests ──
+    /// A restart was asked for.
+    Restarting => "I was asked to restart Postgres";
+    /// The agent ends and stops its server.
+    ShuttingDown => "I was asked to end; Postgres is stopped first";
+    /// The agent ends and its server is stopped, or left alone in a pause.
+    Leaving => "I was asked to end";
+}
+
+/// Why a switchover or failover is not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Refusal {
+    /// The request names a leader that does not lead.
+    LeaderIsAnother,
+    /// The candidate leads already.
+    CandidateLeads,
+    /// The candidate has no member document.
+    CandidateUnknown,
+    /// No member can take over.
+    NoCandidate,
+    /// The candidate's tags do not let it lead.
+    CandidateTags,
+    /// The candidate does not stream from the leader.
+    CandidateNotStreaming,
+    /// The candidate lacks more WAL than `maximum_lag_on_failover` allows.
+    CandidateBehind,
+    /// The candidate is not in the synchronous set.
+    CandidateNotSync,
+    /// In a pause the candidate must be named, and a time must not.
+    PausedWithoutCandidate,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Refusal::LeaderIsAnother => "the leader it names does not lead",
+            Refusal::CandidateLeads => "the candidate leads already",
+            Refusal::CandidateUnknown => "the candidate is no member",
+            Refusal::NoCandidate => "no member can take over",
+            Refusal::CandidateTags => "the candidate's tags do not let it lead",
+            Refusal::CandidateNotStreaming => "the candidate does not stream from the leader",
+            Refusal::CandidateBehind => "the candidate is behind by more than maximum_lag_on_failover",
+            Refusal::CandidateNotSync => "the candidate is not in the synchronous set",
+            Refusal::PausedWithoutCandidate => "in a pause a switchover needs a candidate and no time",
+        })
+    }
+}

@@ -1,0 +1,242 @@
+//! The arithmetic of a lease: when it surely still lives, and when a primary must be on its way down.
+//!
+//! Pure: moments come as arguments. Start at [`Deadline`].
+
+use std::time::Duration;
+
+use crate::sys::clock::Tick;
+
+/// The shortest first margin.
+///
+/// A fast stop of an idle server takes 0.2 s and the proof that nobody is left as long; 1.2 s leaves each of the three
+/// stages at least 0.3 s on a busy host.
+const SHORTEST_FIRST_MARGIN: Duration = Duration::from_millis(1_200);
+
+/// The period of keepalives below [`SLOW_TTL`] is at most this, so that at least four fit between the last answered
+/// one and the first margin of the shortest ttl.
+const LONGEST_FAST_PERIOD: Duration = Duration::from_secs(1);
+
+/// From this ttl on, periods are Patroni's.
+const SLOW_TTL: Duration = Duration::from_secs(20);
+
+/// How long a keepalive may stay unanswered before it is sent through another endpoint as well.
+///
+/// Measured: through a follower of a frozen etcd leader a keepalive hangs for 7 s.
+const HEDGE_AFTER: Duration = Duration::from_millis(300);
+
+/// How long before the deadline each stage of the stop begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Margins {
+    /// Fast stop: clients are disconnected, a shutdown checkpoint is tried.
+    pub fast: Duration,
+    /// Immediate stop.
+    pub immediate: Duration,
+    /// Kill.
+    pub kill: Duration,
+}
+
+impl Margins {
+    /// Returns the margins for a lease of `ttl`: `m1 = max(1.2 s, ttl/10)`, `m2 = m1/2`, `m3 = m1/4`.
+    pub fn of(ttl: Duration) -> Margins {
+        let fast = SHORTEST_FIRST_MARGIN.max(ttl / 10);
+        Margins { fast, immediate: fast / 2, kill: fast / 4 }
+    }
+}
+
+/// The moment until which a lease surely lives.
+///
+/// `D = time of sending the last answered grant or keepalive + min(ttl asked, ttl granted)`. It counts from the send
+/// and not the answer: etcd may have started the ttl at any moment in between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Deadline {
+    at: Tick,
+    margins: Margins,
+}
+
+impl Deadline {
+    /// Returns the deadline that an answered grant gives.
+    pub fn granted(sent: Tick, asked: Duration, granted: Duration) -> Deadline {
+        let ttl = asked.min(granted);
+        Deadline { at: sent + ttl, margins: Margins::of(ttl) }
+    }
+
+    /// Returns the deadline after a keepalive that was sent at `sent` and answered at `answered` with `granted` left.
+    ///
+    /// None where the lease counts as dead: the answer came after D, or says that nothing is left. Once D has passed,
+    /// this lease is dead for ever and a late answer revives nothing. An answer to an older keepalive never moves D
+    /// back, except that a smaller ttl is obeyed.
+    pub fn renewed(self, sent: Tick, answered: Tick, asked: Duration, granted: Duration) -> Option<Deadline> {
+        if self.has_passed(answered) || granted.is_zero() {
+            return None;
+        }
+        let next = Deadline::granted(sent, asked, granted);
+        Some(if next.at < self.at && next.margins == self.margins { self } else { next })
+    }
+
+    /// Returns D.
+    pub fn at(self) -> Tick {
+        self.at
+    }
+
+    /// Returns the moment at which a primary begins to stop: `D − m1`.
+    pub fn stop_at(self) -> Tick {
+        self.at - self.margins.fast
+    }
+
+    /// Returns the moment of the immediate stop: `D − m2`.
+    pub fn immediate_at(self) -> Tick {
+        self.at - self.margins.immediate
+    }
+
+    /// Returns the moment of the kill: `D − m3`.
+    pub fn kill_at(self) -> Tick {
+        self.at - self.margins.kill
+    }
+
+    /// Tells whether the lease must be taken for dead.
+    pub fn has_passed(self, now: Tick) -> bool {
+        now >= self.at
+    }
+
+    /// Tells whether a server may be made writable: only before the first stage.
+    pub fn allows_writing(self, now: Tick) -> bool {
+        now < self.stop_at()
+    }
+}
+
+/// How often a keepalive is sent and when it is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Period {
+    /// From one keepalive to the next.
+    pub every: Duration,
+    /// Unanswered for so long, it is sent through the next endpoint as well.
+    pub hedge_after: Duration,
+    /// Unanswered for so long, it is given up; later answers to it are not read.
+    pub give_up_after: Duration,
+}
+
+impl Period {
+    /// Returns the period for a lease of `ttl` under the loop's own times.
+    ///
+    /// Below 20 s: `min(ttl/5, 1 s)`. From there on Patroni's `loop_wait`, but never so long that fewer than two
+    /// keepalives fit before the first margin.
+    pub fn of(ttl: Duration, loop_wait: Duration, retry_timeout: Duration) -> Period {
+        let usable = ttl.saturating_sub(Margins::of(ttl).fast);
+        if ttl < SLOW_TTL {
+            let every = (ttl / 5).min(LONGEST_FAST_PERIOD);
+            return Period { every, hedge_after: HEDGE_AFTER, give_up_after: usable / 2 };
+        }
+        Period {
+            every: loop_wait.min(usable / 3),
+            hedge_after: HEDGE_AFTER,
+            give_up_after: retry_timeout.min(usable / 2),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn the_deadline_counts_from_the_send_and_the_smaller_ttl() {
+        let deadline = Deadline::granted(Tick(1_000), secs(30), secs(20));
+
+        assert_eq!(deadline.at(), Tick(21_000));
+        assert_eq!(deadline.stop_at(), Tick(19_000));
+        assert_eq!(deadline.immediate_at(), Tick(20_000));
+        assert_eq!(deadline.kill_at(), Tick(20_500));
+    }
+
+    #[test]
+    fn the_shortest_ttl_leaves_more_than_a_second_to_stop() {
+        let margins = Margins::of(secs(5));
+
+        assert_eq!(margins.fast, Duration::from_millis(1_200));
+        assert_eq!(margins.immediate, Duration::from_millis(600));
+        assert_eq!(margins.kill, Duration::from_millis(300));
+    }
+
+    #[test]
+    fn a_late_answer_revives_nothing() {
+        let deadline = Deadline::granted(Tick(0), secs(5), secs(5));
+
+        assert_eq!(deadline.renewed(Tick(4_900), Tick(5_000), secs(5), secs(5)), None);
+        assert!(deadline.renewed(Tick(4_900), Tick(4_999), secs(5), secs(5)).is_some());
+    }
+
+    #[test]
+    fn an_answer_without_a_ttl_is_the_end() {
+        let deadline = Deadline::granted(Tick(0), secs(5), secs(5));
+        assert_eq!(deadline.renewed(Tick(1_000), Tick(1_010), secs(5), Duration::ZERO), None);
+    }
+
+    #[test]
+    fn an_answer_to_an_older_keepalive_does_not_shorten_the_lease() {
+        let deadline = Deadline::granted(Tick(2_000), secs(5), secs(5));
+        let renewed = deadline.renewed(Tick(1_000), Tick(2_100), secs(5), secs(5)).unwrap();
+        assert_eq!(renewed, deadline);
+    }
+
+    #[test]
+    fn a_smaller_ttl_is_obeyed_at_once() {
+        let deadline = Deadline::granted(Tick(0), secs(30), secs(30));
+        let renewed = deadline.renewed(Tick(1_000), Tick(1_010), secs(5), secs(30)).unwrap();
+        assert_eq!(renewed.at(), Tick(6_000));
+    }
+
+    #[test]
+    fn periods_below_twenty_seconds_are_our_own() {
+        assert_eq!(Period::of(secs(5), secs(1), secs(1)).every, secs(1));
+        assert_eq!(Period::of(secs(19), secs(10), secs(3)).every, secs(1));
+        assert_eq!(Period::of(secs(30), secs(10), secs(10)).every, Duration::from_millis(9_000));
+        assert_eq!(Period::of(secs(30), secs(2), secs(10)).every, secs(2));
+    }
+
+    proptest! {
+        #[test]
+        fn stages_come_in_order_before_the_deadline(sent in 0u64..1 << 40, ttl in 5u64..600) {
+            let deadline = Deadline::granted(Tick(sent), secs(ttl), secs(ttl));
+            prop_assert!(Tick(sent) < deadline.stop_at());
+            prop_assert!(deadline.stop_at() < deadline.immediate_at());
+            prop_assert!(deadline.immediate_at() < deadline.kill_at());
+            prop_assert!(deadline.kill_at() < deadline.at());
+            prop_assert!(deadline.allows_writing(Tick(sent)));
+            prop_assert!(!deadline.allows_writing(deadline.stop_at()));
+        }
+
+        /// Whatever is answered in whatever order, D is never beyond what some answered request has earned.
+        #[test]
+        fn no_answer_gives_more_than_its_own_send_earned(
+            ttl in 5u64..60, answers in prop::collection::vec((0u64..100_000, 0u64..5_000, 1u64..60), 1..20)
+        ) {
+            let mut deadline = Some(Deadline::granted(Tick(0), secs(ttl), secs(ttl)));
+            let mut earned = Tick(ttl * 1_000);
+            let mut clock = 0;
+            for (gap, late, granted) in answers {
+                let sent = Tick(clock);
+                clock += gap.min(3_000) + late;
+                let answered = Tick(clock);
+                let Some(before) = deadline else { break };
+                deadline = before.renewed(sent, answered, secs(ttl), secs(granted));
+                earned = earned.max(sent + secs(ttl.min(granted)));
+                if let Some(after) = deadline {
+                    prop_assert!(after.at() <= earned);
+                    prop_assert!(answered < before.at());
+                }
+            }
+        }
+
+        #[test]
+        fn at_least_two_keepalives_fit_before_the_first_stage(ttl in 5u64..600, wait in 1u64..600, retry in 1u64..600) {
+            let period = Period::of(secs(ttl), secs(wait), secs(retry));
+            prop_assert!(period.every * 2 <= secs(ttl) - Margins::of(secs(ttl)).fast);
+            prop_assert!(period.give_up_after <= (secs(ttl) - Margins::of(secs(ttl)).fast) / 2);
+        }
+    }
+}

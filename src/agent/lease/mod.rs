@@ -1,0 +1,3 @@
+//! The lease of this member: its arithmetic and its keeper.
+
+pub mod deadline;

@@ -1,0 +1,9 @@
+//! The node agent: observe → [`view::View`] → [`decide`] → act.
+//!
+//! Start at [`view`] for what is known and at [`decide`] for what follows from it.
+
+pub mod view;
+
+pub mod decide;
+
+pub mod lease;

@@ -1,0 +1,607 @@
+//! Everything that a decision may rest on, as plain data.
+//!
+//! A [`View`] is made by `observe` for each look and never changed. *Unknown* is a state of its own: what comes from
+//! outside is [`Seen`], so that silence never reads as absence. "The key is absent" is a value inside it.
+//!
+//! Invariant: nothing here does anything; only clones, compares and hashes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::cluster::{
+    FailoverRequest, History, Lsn, MemberName, PgVersion, ReplicationState, Role, State, SyncNames,
+    SyncState, SystemId, Tags, Timeline, UnixMs,
+};
+use crate::settings::Settings;
+pub use crate::sys::clock::Tick;
+
+/// One look at the world.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct View {
+    /// When the look was completed.
+    pub now: Tick,
+    /// The wall clock at that moment; for schedules only.
+    pub wall: UnixMs,
+    /// The name of this member.
+    pub me: MemberName,
+    /// The tags of this member, from its own configuration.
+    pub tags: Tags,
+    /// The dynamic configuration last seen, with the local one merged in.
+    pub settings: Settings,
+    /// What etcd says. `Now` only for a snapshot that an answered read of this look, or an unbroken watch, vouches for.
+    pub dcs: Seen<Snapshot>,
+    /// The keeper's verdict on this member's own lease.
+    pub lease: Lease,
+    /// What the guard says about the gate.
+    pub guard: Guard,
+    pub watchdog: Watchdog,
+    pub postgres: Postgres,
+    /// What the other members answered last.
+    pub peers: Peers,
+    /// The long-running job: the one under way, or the last one until the next begins.
+    pub job: Option<JobReport>,
+    /// What became of the actions of the last decision, in their order.
+    pub outcomes: Vec<Outcome>,
+    /// What was asked of this agent by signal or REST and has not been answered.
+    pub requests: Requests,
+}
+
+/// A value from outside, with how fresh it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Seen<T> {
+    /// Answered in this look.
+    Now(T),
+    /// Not answered in this look; the last answer, and since when there was none.
+    Stale { value: T, since: Tick },
+    /// Never answered in this process.
+    Never,
+}
+
+impl<T> Seen<T> {
+    /// Returns the value if it is of this look.
+    pub fn now(&self) -> Option<&T> {
+        match self {
+            Seen::Now(value) => Some(value),
+            Seen::Stale { .. } | Seen::Never => None,
+        }
+    }
+
+    /// Returns the value however old it is.
+    pub fn last(&self) -> Option<&T> {
+        match self {
+            Seen::Now(value) | Seen::Stale { value, .. } => Some(value),
+            Seen::Never => None,
+        }
+    }
+}
+
+/// A revision of etcd's store. As a modification revision, zero stands for an absent key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Revision(pub i64);
+
+/// An etcd lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId(pub i64);
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}", self.0)
+    }
+}
+
+/// What proves in a transaction that the leader key is still ours: both must compare equal.
+///
+/// A hand-over puts the key anew without deleting it, so the create revision alone proves nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fence {
+    pub lease: LeaseId,
+    pub create_revision: Revision,
+}
+
+/// What etcd holds under the cluster's prefix, at one revision.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Snapshot {
+    /// The revision of the store that all of it was read at.
+    pub revision: Revision,
+    pub leader: Option<LeaderKey>,
+    pub members: BTreeMap<MemberName, Member>,
+    pub initialize: Option<Keyed<Initialize>>,
+    /// The modification revision of the `config` key; its content is in [`View::settings`]. Zero: absent.
+    pub config: Revision,
+    pub sync: Option<Keyed<SyncState>>,
+    /// None also where the key holds `{}`.
+    pub failover: Option<Keyed<FailoverRequest>>,
+    /// The modification revision of the `failover` key whatever it holds. Zero: absent.
+    pub failover_revision: Revision,
+    pub status: Option<Keyed<Status>>,
+    pub history: Option<Keyed<History>>,
+    /// The modification revision of the `failsafe` key. Zero: absent.
+    pub failsafe: Revision,
+}
+
+/// A value with the revision of its last change.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Keyed<T> {
+    pub value: T,
+    pub mod_revision: Revision,
+}
+
+/// The `leader` key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LeaderKey {
+    pub name: MemberName,
+    /// The lease it is bound to; zero for none.
+    pub lease: LeaseId,
+    pub create_revision: Revision,
+    pub mod_revision: Revision,
+}
+
+impl LeaderKey {
+    /// Returns the fence of whoever owns the key's lease.
+    pub fn fence(&self) -> Fence {
+        Fence { lease: self.lease, create_revision: self.create_revision }
+    }
+}
+
+/// The `initialize` key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Initialize {
+    /// Empty: a member is making the cluster.
+    UnderWay,
+    /// The cluster's system identifier.
+    Done(SystemId),
+    /// Text that is no system identifier.
+    Invalid,
+}
+
+/// A member's document, and the lease it is bound to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Member {
+    pub lease: LeaseId,
+    pub mod_revision: Revision,
+    /// Whether Keddah wrote it; Patroni's members hand over by deleting the leader key.
+    pub keddah: bool,
+    pub facts: MemberFacts,
+}
+
+/// What a member says about itself. The addresses are not decided on, so they are not here.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MemberFacts {
+    pub state: State,
+    pub role: Role,
+    pub version: Option<PgVersion>,
+    /// Flushed on a primary; the larger of received and replayed on a replica.
+    pub lsn: Option<Lsn>,
+    pub received: Option<Lsn>,
+    pub replayed: Option<Lsn>,
+    pub timeline: Option<Timeline>,
+    pub replication: Option<ReplicationState>,
+    pub tags: Tags,
+    pub pause: bool,
+    pub pending_restart: bool,
+    /// A promoted server has not written its first checkpoint, so nobody may rewind from it.
+    pub checkpoint_pending: bool,
+    /// The gate is released (pause): this primary writes without a deadline.
+    pub gate_released: bool,
+}
+
+/// The `status` key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Status {
+    /// Where the leader's WAL ended when it wrote this.
+    pub optime: Option<Lsn>,
+    pub slots: BTreeMap<String, Lsn>,
+}
+
+/// The keeper's verdict on this member's lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Lease {
+    /// None was granted yet.
+    None,
+    /// Surely alive until `deadline` (D). A primary begins to stop at `stop_at` (D − m1).
+    Held { id: LeaseId, deadline: Tick, stop_at: Tick },
+    /// Dead for ever: D has passed, or etcd said so. The keeper asks for another one.
+    Lost { id: LeaseId },
+}
+
+/// The gate, as the guard reports it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Guard {
+    /// No guard answers: nothing can be started or promoted.
+    Absent,
+    /// No deadline is armed: no writable server is allowed.
+    Closed,
+    /// Writing is allowed until `until` less the margins, under this fence.
+    Armed { fence: Fence, until: Tick },
+    /// Opened for a pause: writing is allowed without a deadline.
+    Released,
+    /// A deadline came: the stages are under way or done.
+    Fencing,
+}
+
+/// The watchdog device, as far as the configuration asks for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Watchdog {
+    /// Off, or automatic: its absence is no obstacle.
+    NotRequired,
+    /// Required and usable.
+    Usable,
+    /// Required and not usable: this member must not lead.
+    Unusable,
+}
+
+/// The Postgres of this member.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Postgres {
+    pub data: Data,
+    pub process: Process,
+    pub configuration: Configuration,
+    /// A changed parameter waits for a restart.
+    pub pending_restart: bool,
+    pub version: Option<PgVersion>,
+}
+
+impl Postgres {
+    /// Returns what runs, if it answers.
+    pub fn running(&self) -> Option<&Running> {
+        match &self.process {
+            Process::Running(running) => Some(running),
+            Process::Stopped
+            | Process::Crashed
+            | Process::Starting { .. }
+            | Process::Unresponsive { .. }
+            | Process::Stopping { .. } => None,
+        }
+    }
+
+    /// Returns what pg_control says, if there is a data directory.
+    pub fn control(&self) -> Option<&Control> {
+        match &self.data {
+            Data::Present(control) => Some(control),
+            Data::Empty | Data::Unfinished | Data::Unreadable => None,
+        }
+    }
+}
+
+/// The data directory.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Data {
+    /// Absent or empty.
+    Empty,
+    /// What an interrupted clone left: it never held a whole cluster and may be removed.
+    Unfinished,
+    /// A whole cluster.
+    Present(Control),
+    /// Something is there and pg_control cannot be read. Never touched.
+    Unreadable,
+}
+
+/// What pg_control and the files beside it say.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Control {
+    pub system_id: SystemId,
+    pub state: ControlState,
+    /// Timeline of the latest checkpoint.
+    pub timeline: Timeline,
+    /// Where the latest checkpoint record begins; after a clean stop of a primary it is the last record.
+    pub checkpoint: Lsn,
+    /// Where recovery must reach before the data is consistent; None on a primary.
+    pub minimum_recovery: Option<(Lsn, Timeline)>,
+    /// Data checksums or `wal_log_hints`: pg_rewind can work.
+    pub rewindable: bool,
+    /// `standby.signal` or `recovery.signal` is there: a start leads into recovery.
+    pub recovery_signal: bool,
+    /// The cluster was made by initdb and its roles have not been made yet.
+    pub bootstrap_unfinished: bool,
+}
+
+/// The state that pg_control records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ControlState {
+    StartingUp,
+    ShutDown,
+    ShutDownInRecovery,
+    ShuttingDown,
+    InCrashRecovery,
+    InArchiveRecovery,
+    InProduction,
+}
+
+/// The postmaster.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Process {
+    /// Not running, after a stop that was asked for, or never started by this guard.
+    Stopped,
+    /// Not running, and nobody asked for it: it ended by itself, or its start failed.
+    Crashed,
+    Starting {
+        role: Started,
+        since: Tick,
+    },
+    Running(Running),
+    /// The postmaster lives and the probes fail.
+    Unresponsive {
+        role: Started,
+        since: Tick,
+    },
+    Stopping {
+        mode: StopMode,
+        since: Tick,
+    },
+}
+
+/// As what a server was started, or what it was last seen as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Started {
+    Primary,
+    Replica,
+}
+
+/// How a server is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StopMode {
+    /// SIGINT: clients are disconnected, a shutdown checkpoint is written.
+    Fast,
+    /// SIGQUIT: no checkpoint; recovery at the next start.
+    Immediate,
+}
+
+impl fmt::Display for StopMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StopMode::Fast => "fast",
+            StopMode::Immediate => "immediate",
+        })
+    }
+}
+
+/// A server that answers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Running {
+    Primary(PrimaryFacts),
+    Replica(ReplicaFacts),
+}
+
+/// A server out of recovery.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PrimaryFacts {
+    pub timeline: Timeline,
+    /// Flushed position.
+    pub lsn: Lsn,
+    /// Ancestors of its timeline, from the timeline file.
+    pub history: History,
+    pub sync_names: SyncNames,
+    /// Members that stream from here.
+    pub standbys: BTreeMap<MemberName, Standby>,
+    pub slots: BTreeMap<String, Slot>,
+    /// The first checkpoint on this timeline is not written yet.
+    pub checkpoint_pending: bool,
+}
+
+/// A server in recovery.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ReplicaFacts {
+    /// Timeline of the WAL last received, or of the last checkpoint where none was received.
+    pub timeline: Timeline,
+    pub received: Option<Lsn>,
+    pub replayed: Lsn,
+    pub streaming: bool,
+    pub upstream: Upstream,
+    pub sync_names: SyncNames,
+    pub slots: BTreeMap<String, Slot>,
+}
+
+impl ReplicaFacts {
+    /// Returns where its WAL ends: the larger of received and replayed.
+    pub fn lsn(&self) -> Lsn {
+        self.received.unwrap_or_default().max(self.replayed)
+    }
+}
+
+/// A WAL sender's client, as `pg_stat_replication` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Standby {
+    pub streaming: bool,
+    /// `sync_state` is `sync` or `quorum`.
+    pub sync: bool,
+    pub written: Lsn,
+    pub flushed: Lsn,
+    pub replayed: Lsn,
+}
+
+/// A replication slot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Slot {
+    pub physical: bool,
+    pub active: bool,
+}
+
+/// Where a replica gets its WAL from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Upstream {
+    /// From the archive, or not at all.
+    Nobody,
+    Member {
+        name: MemberName,
+        /// Through this slot there; None where slots are off.
+        slot: Option<String>,
+    },
+    /// A connection that leads to no present member in its present place.
+    Other,
+}
+
+/// The server's configuration files beside what they should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Configuration {
+    InStep,
+    /// Files or reloadable parameters differ.
+    Differs,
+}
+
+/// What the other members answered when they were last asked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Peers {
+    /// When the questions were sent; None if nobody was asked yet.
+    pub asked: Option<Tick>,
+    pub answers: BTreeMap<MemberName, Answer>,
+}
+
+/// One member's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// No answer, or one without a WAL position.
+    Unreachable,
+    Reached(PeerFacts),
+}
+
+/// What a reached member said.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PeerFacts {
+    /// Its server runs out of recovery.
+    pub primary: bool,
+    pub timeline: Option<Timeline>,
+    /// The larger of received and replayed; flushed on a primary.
+    pub lsn: Lsn,
+    pub tags: Tags,
+    /// Its watchdog, where required, can be used.
+    pub watchdog_usable: bool,
+    pub system_id: Option<SystemId>,
+}
+
+/// A long-running job. One at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Job {
+    /// initdb into the empty data directory; leaves the mark `bootstrap_unfinished`. Writes no roles.
+    Initdb,
+    /// Roles, grants and `post_bootstrap` on the running primary; removes the mark at its end.
+    PostBootstrap { fence: Fence },
+    /// A base backup from `source`. With `replaces`, the data directory, which must not be in use, is removed first;
+    /// what an interrupted clone left is always removed.
+    Clone { source: MemberName, replaces: bool },
+    /// pg_rewind against `source`, the running leader.
+    Rewind { source: MemberName },
+    /// Single-user start and stop, so that a crashed primary's WAL has an end that pg_rewind can read.
+    CrashRecovery,
+}
+
+impl Job {
+    /// Returns its name.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Job::Initdb => "initdb",
+            Job::PostBootstrap { .. } => "post-bootstrap",
+            Job::Clone { .. } => "clone",
+            Job::Rewind { .. } => "rewind",
+            Job::CrashRecovery => "crash recovery",
+        }
+    }
+}
+
+/// How a job stands.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct JobReport {
+    pub job: Job,
+    pub started: Tick,
+    /// Its last sign of life.
+    pub progressed: Tick,
+    pub state: JobState,
+}
+
+/// Whether a job is under way or how it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum JobState {
+    Running,
+    Done { at: Tick },
+    Failed { at: Tick },
+}
+
+/// What became of one action.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Outcome {
+    pub deed: Deed,
+    pub verdict: Verdict,
+}
+
+/// The kind of an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Deed {
+    ClaimInitialize,
+    FinishInitialize,
+    AbandonInitialize,
+    TakeLeaderKey,
+    ReleaseLeaderKey,
+    HandOver,
+    PublishMember,
+    WriteStatus,
+    WriteHistory,
+    WriteInitialize,
+    RestoreConfig,
+    WriteSync,
+    DeleteSync,
+    ClearFailover,
+    AskPeers,
+    Arm,
+    Disarm,
+    ReleaseGate,
+    StartPrimary,
+    StartReplica,
+    Promote,
+    Stop,
+    Follow,
+    SetSyncNames,
+    KeepSlots,
+    Checkpoint,
+    ApplyConfiguration,
+    StartJob,
+    CancelJob,
+    SetDataAside,
+    Callback,
+    AnswerRequest,
+    Exit,
+}
+
+/// How an action ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    /// It reached its goal, or set it going.
+    Done,
+    /// A comparison of its transaction failed, or the gate was closed: the world has changed; nothing was done.
+    Fenced,
+    /// It failed and surely did nothing that lasts.
+    Failed,
+    /// It may or may not have happened: no answer came in time.
+    Unknown,
+    /// An action before it in the list was not `Done`.
+    Skipped,
+}
+
+/// What is asked of this agent.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Requests {
+    /// SIGTERM: end, and stop Postgres unless paused.
+    pub stop: bool,
+    pub restart: Option<RestartRequest>,
+    pub reinitialize: Option<ReinitializeRequest>,
+}
+
+/// Names a request, so that its answer finds the asker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// A person asks for a restart of this member's Postgres.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RestartRequest {
+    pub id: RequestId,
+    /// Only while the server has this role.
+    pub only_role: Option<Started>,
+    /// Only if a changed parameter waits for it.
+    pub only_if_pending: bool,
+}
+
+/// A person asks for a new copy of this member's data.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ReinitializeRequest {
+    pub id: RequestId,
+    /// Copy from the leader even if another member offers itself.
+    pub from_leader: bool,
+}
