@@ -1,0 +1,520 @@
+//! The one door to other programs: a list of arguments and never a shell, an environment, a user, a time limit, capped output.
+//!
+//! The child has a process group of its own, so that a time limit ends what it started too. A program that leaves a daemon
+//! behind which holds its standard output open does not hold up the caller: reading ends shortly after the child has.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setuid};
+
+use crate::sys::clock::{self, Tick};
+
+/// Most bytes of each output stream that are kept unless the caller says otherwise; the rest is dropped from the middle.
+///
+/// A failing `pg_basebackup` can print for hours; 64 KiB holds the first and last screenfuls, which is what people read.
+const OUTPUT_KEPT_BYTES: usize = 64 * 1024;
+
+/// The time limit of a program for which the caller names none: nothing may run for ever.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
+
+/// How long a program that is over its limit has between SIGTERM and SIGKILL.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How long output is read on after the child has ended, for what is still in the pipe and for its own children's last words.
+const LINGER: Duration = Duration::from_millis(300);
+
+/// Folders that a login's `PATH` often lacks and administration needs.
+const SYSTEM_FOLDERS: [&str; 6] =
+    ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/// Whom a program runs as: numbers only, so that no name service is asked between fork and exec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub uid: u32,
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+/// A program to run. Nothing happens before [`Program::run`].
+#[derive(Debug, Clone)]
+pub struct Program {
+    argv: Vec<OsString>,
+    environment: BTreeMap<OsString, Option<OsString>>,
+    only_own_environment: bool,
+    folder: Option<PathBuf>,
+    identity: Option<Identity>,
+    stdin: Vec<u8>,
+    limit: Duration,
+    kept_bytes: usize,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Exit {
+    Code(i32),
+    Signal(i32),
+}
+
+impl Exit {
+    pub fn is_success(self) -> bool {
+        self == Exit::Code(0)
+    }
+
+    /// Returns the number that a shell would show: the code, or 128 + the signal's number.
+    pub fn code(self) -> i32 {
+        match self {
+            Exit::Code(code) => code,
+            Exit::Signal(signal) => 128 + signal,
+        }
+    }
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Exit::Code(code) => write!(f, "exit status {code}"),
+            Exit::Signal(signal) => write!(f, "killed by signal {signal}"),
+        }
+    }
+}
+
+/// What a program said and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    pub exit: Exit,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    pub took: Duration,
+}
+
+impl Output {
+    /// Returns standard output as text, with what is not UTF-8 replaced.
+    pub fn stdout_text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// Returns standard error as text, with what is not UTF-8 replaced.
+    pub fn stderr_text(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+
+    /// Returns the last lines of what the program said, for an error message: of stderr, or of stdout if that is empty.
+    pub fn last_words(&self, lines: usize) -> String {
+        let text = if self.stderr.iter().all(u8::is_ascii_whitespace) { self.stdout_text() } else { self.stderr_text() };
+        let all: Vec<&str> = text.trim_end().lines().collect();
+        all.get(all.len().saturating_sub(lines)..).unwrap_or_default().join("\n")
+    }
+}
+
+/// Why there is no [`Output`].
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    #[error("the program `{program}` is not on this host")]
+    NotFound { program: String },
+    #[error("`{program}` may not be started by this user")]
+    NotAllowed {
+        program: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("`{program}` could not be started")]
+    Start {
+        program: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("`{program}` did not end within {} s and was stopped; its last words: {last_words}", limit.as_secs())]
+    TimedOut { program: String, limit: Duration, last_words: String },
+    #[error("talking to `{program}` failed")]
+    Pipe {
+        program: String,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Program {
+    /// Names the program: an absolute path, or a name that is looked up in `PATH` and the system's folders.
+    pub fn new(program: impl Into<OsString>) -> Program {
+        let mut environment = BTreeMap::new();
+        environment.insert(OsString::from("LC_ALL"), Some(OsString::from("C.UTF-8")));
+        environment.insert(OsString::from("LANG"), Some(OsString::from("C.UTF-8")));
+        Program {
+            argv: vec![program.into()],
+            environment,
+            only_own_environment: false,
+            folder: None,
+            identity: None,
+            stdin: Vec::new(),
+            limit: LIMIT,
+            kept_bytes: OUTPUT_KEPT_BYTES,
+        }
+    }
+
+    #[must_use]
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Program {
+        self.argv.push(arg.into());
+        self
+    }
+
+    #[must_use]
+    pub fn args<A: Into<OsString>>(mut self, args: impl IntoIterator<Item = A>) -> Program {
+        self.argv.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Program {
+        self.environment.insert(name.into(), Some(value.into()));
+        self
+    }
+
+    /// Takes a variable of this process away from the program.
+    #[must_use]
+    pub fn env_remove(mut self, name: impl Into<OsString>) -> Program {
+        self.environment.insert(name.into(), None);
+        self
+    }
+
+    /// Gives the program nothing of this process's environment.
+    #[must_use]
+    pub fn only_own_environment(mut self) -> Program {
+        self.only_own_environment = true;
+        self
+    }
+
+    #[must_use]
+    pub fn folder(mut self, folder: impl Into<PathBuf>) -> Program {
+        self.folder = Some(folder.into());
+        self
+    }
+
+    /// Runs the program as somebody else; only root may.
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> Program {
+        self.identity = Some(identity);
+        self
+    }
+
+    #[must_use]
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Program {
+        self.stdin = bytes.into();
+        self
+    }
+
+    #[must_use]
+    pub fn limit(mut self, limit: Duration) -> Program {
+        self.limit = limit;
+        self
+    }
+
+    /// Sets how many bytes of each output stream are kept; what is over it is dropped from the middle.
+    #[must_use]
+    pub fn keep(mut self, bytes: usize) -> Program {
+        self.kept_bytes = bytes;
+        self
+    }
+
+    /// Returns the arguments as text, for messages and allow-lists.
+    pub fn argv(&self) -> Vec<String> {
+        self.argv.iter().map(|a| a.to_string_lossy().into_owned()).collect()
+    }
+
+    /// Returns the program's name as it was given.
+    pub fn name(&self) -> String {
+        self.argv.first().map(|a| a.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    /// Runs the program to its end.
+    ///
+    /// # Errors
+    /// It could not be started, or did not end within its limit. An exit status other than 0 is an [`Output`], not an error.
+    pub fn run(&self) -> Result<Output, ProcessError> {
+        let started = clock::now();
+        let mut child = self.command().spawn().map_err(|source| self.start_error(source))?;
+        let deadline = started + self.limit;
+        let talked = self.talk(&mut child, deadline);
+        let (mut stdout, mut stderr, status) = match talked {
+            Ok(Some(done)) => done,
+            Ok(None) => return Err(self.stop(child)),
+            Err(source) => {
+                drop(self.stop(child));
+                return Err(ProcessError::Pipe { program: self.name(), source });
+            }
+        };
+        let exit = match (status.code(), status.signal()) {
+            (Some(code), _) => Exit::Code(code),
+            (None, signal) => Exit::Signal(signal.unwrap_or(0)),
+        };
+        Ok(Output { exit, stdout: stdout.take(), stderr: stderr.take(), took: clock::now().since(started) })
+    }
+
+    /// Runs the program to its end on a thread of the runtime's, so that an async caller goes on meanwhile.
+    ///
+    /// # Errors
+    /// As [`Program::run`]; a runtime that is shutting down reads as a broken pipe.
+    pub async fn run_async(self) -> Result<Output, ProcessError> {
+        let program = self.name();
+        match tokio::task::spawn_blocking(move || self.run()).await {
+            Ok(done) => done,
+            Err(error) => Err(ProcessError::Pipe { program, source: std::io::Error::other(error) }),
+        }
+    }
+
+    fn start_error(&self, source: std::io::Error) -> ProcessError {
+        let program = self.name();
+        match source.kind() {
+            ErrorKind::NotFound if self.folder.as_ref().is_none_or(|f| f.is_dir()) => ProcessError::NotFound { program },
+            ErrorKind::PermissionDenied => ProcessError::NotAllowed { program, source },
+            _ => ProcessError::Start { program, source },
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the door")]
+    fn command(&self) -> std::process::Command {
+        let program = self.argv.first().map_or(OsStr::new(""), OsString::as_os_str);
+        let mut command = std::process::Command::new(program);
+        command.args(self.argv.iter().skip(1));
+        if self.only_own_environment {
+            command.env_clear();
+        }
+        command.env("PATH", search_path(if self.only_own_environment { None } else { std::env::var_os("PATH") }));
+        for (name, value) in &self.environment {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        if let Some(folder) = &self.folder {
+            command.current_dir(folder);
+        }
+        command.stdin(if self.stdin.is_empty() { Stdio::null() } else { Stdio::piped() });
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        if let Some(identity) = self.identity.clone() {
+            become_identity(&mut command, &identity);
+        }
+        command
+    }
+
+    /// Feeds and reads the child until it has ended. `None`: the deadline came first.
+    fn talk(&self, child: &mut Child, deadline: Tick) -> std::io::Result<Option<(Kept, Kept, ExitStatus)>> {
+        let mut stdin = child.stdin.take();
+        let mut to_write = self.stdin.as_slice();
+        let mut stdout = child.stdout.take();
+        let mut stderr = child.stderr.take();
+        for fd in [stdin.as_ref().map(AsFd::as_fd), stdout.as_ref().map(AsFd::as_fd), stderr.as_ref().map(AsFd::as_fd)] {
+            fd.map_or(Ok(()), never_block)?;
+        }
+        let (mut out, mut err) = (Kept::new(self.kept_bytes), Kept::new(self.kept_bytes));
+        let mut ended: Option<(ExitStatus, Tick)> = None;
+        let mut wait_ms: u16 = 1;
+        loop {
+            let mut moved = feed(&mut stdin, &mut to_write);
+            moved |= drain(&mut stdout, &mut out)?;
+            moved |= drain(&mut stderr, &mut err)?;
+            if ended.is_none() {
+                ended = child.try_wait()?.map(|status| (status, clock::now()));
+            }
+            if let Some((status, at)) = ended
+                && ((stdout.is_none() && stderr.is_none()) || (!moved && clock::now().since(at) >= LINGER))
+            {
+                return Ok(Some((out, err, status)));
+            }
+            if ended.is_none() && clock::now() >= deadline {
+                return Ok(None);
+            }
+            wait_ms = if moved { 1 } else { (wait_ms * 2).min(50) };
+            let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(3);
+            fds.extend(stdout.as_ref().map(|s| PollFd::new(s.as_fd(), PollFlags::POLLIN)));
+            fds.extend(stderr.as_ref().map(|s| PollFd::new(s.as_fd(), PollFlags::POLLIN)));
+            fds.extend(stdin.as_ref().map(|s| PollFd::new(s.as_fd(), PollFlags::POLLOUT)));
+            match poll(&mut fds, PollTimeout::from(wait_ms)) {
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// Ends a child that is over its limit, and whatever else is in its process group.
+    fn stop(&self, mut child: Child) -> ProcessError {
+        let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+        // A group that is gone already is what is wanted.
+        let _gone = killpg(group, Signal::SIGTERM);
+        let until = clock::now() + GRACE;
+        while clock::now() < until && matches!(child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _gone = killpg(group, Signal::SIGKILL);
+        let _reaped = child.wait();
+        let mut kept = Kept::new(4096);
+        let mut stderr = child.stderr.take();
+        let _read = drain(&mut stderr, &mut kept);
+        let last_words = String::from_utf8_lossy(&kept.take()).trim().to_owned();
+        let last_words = if last_words.is_empty() { "(none)".to_owned() } else { last_words };
+        ProcessError::TimedOut { program: self.name(), limit: self.limit, last_words }
+    }
+}
+
+/// Returns whether a program can be found, as [`Program::run`] would look for it.
+pub fn is_installed(program: &str) -> bool {
+    if program.contains('/') {
+        return std::path::Path::new(program).is_file();
+    }
+    std::env::split_paths(&search_path(std::env::var_os("PATH"))).any(|folder| folder.join(program).is_file())
+}
+
+fn search_path(inherited: Option<OsString>) -> OsString {
+    let mut folders: Vec<PathBuf> = inherited.iter().flat_map(std::env::split_paths).collect();
+    for folder in SYSTEM_FOLDERS.map(PathBuf::from) {
+        if !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
+    std::env::join_paths(folders).unwrap_or_else(|_colon_in_path| OsString::from("/usr/sbin:/usr/bin:/sbin:/bin"))
+}
+
+#[expect(unsafe_code, reason = "changing identity between fork and exec has no safe form that keeps supplementary groups")]
+fn become_identity(command: &mut std::process::Command, identity: &Identity) {
+    let groups: Vec<Gid> = identity.groups.iter().map(|g| Gid::from_raw(*g)).collect();
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    let change = move || -> std::io::Result<()> {
+        setgroups(&groups)?;
+        setgid(gid)?;
+        setuid(uid)?;
+        Ok(())
+    };
+    // SAFETY: the closure runs in the forked child and makes three plain system calls on numbers and a vector that were
+    // made before the fork; it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(change) };
+}
+
+fn never_block(fd: BorrowedFd<'_>) -> std::io::Result<()> {
+    let flags = OFlag::from_bits_truncate(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+/// Writes what the pipe takes; closes it when all is written or nobody reads. Returns whether anything moved.
+fn feed(stdin: &mut Option<ChildStdin>, to_write: &mut &[u8]) -> bool {
+    let Some(pipe) = stdin.as_mut() else { return false };
+    match pipe.write(to_write) {
+        Ok(written) => *to_write = to_write.get(written..).unwrap_or_default(),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return false,
+        // A program that does not read all of its input is its own business; its exit status tells.
+        Err(_closed) => *to_write = &[],
+    }
+    if to_write.is_empty() {
+        *stdin = None;
+    }
+    true
+}
+
+/// Reads what the pipe holds; drops it at its end. Returns whether anything moved.
+fn drain<R: Read>(pipe: &mut Option<R>, kept: &mut Kept) -> std::io::Result<bool> {
+    let mut moved = false;
+    let mut buffer = [0_u8; 16 * 1024];
+    while let Some(stream) = pipe.as_mut() {
+        match stream.read(&mut buffer) {
+            Ok(0) => {
+                *pipe = None;
+                moved = true;
+            }
+            Ok(count) => {
+                kept.add(buffer.get(..count).unwrap_or_default());
+                moved = true;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(moved)
+}
+
+/// The first and last halves of a stream.
+#[derive(Debug)]
+struct Kept {
+    half: usize,
+    head: Vec<u8>,
+    tail: std::collections::VecDeque<u8>,
+    dropped: usize,
+}
+
+impl Kept {
+    fn new(bytes: usize) -> Kept {
+        Kept { half: bytes / 2, head: Vec::new(), tail: std::collections::VecDeque::new(), dropped: 0 }
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        let room = self.half.saturating_sub(self.head.len()).min(bytes.len());
+        let (head, rest) = bytes.split_at(room);
+        self.head.extend_from_slice(head);
+        self.tail.extend(rest);
+        let over = self.tail.len().saturating_sub(self.half);
+        self.tail.drain(..over);
+        self.dropped += over;
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        let mut all = std::mem::take(&mut self.head);
+        if self.dropped > 0 {
+            all.extend_from_slice(format!("\n[... {} bytes dropped ...]\n", self.dropped).as_bytes());
+        }
+        all.extend(std::mem::take(&mut self.tail));
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_gets_its_arguments_as_they_are_and_its_input() {
+        let done = Program::new("sh").args(["-c", "cat; printf '%s|' \"$@\"; exit 3", "x", "a b", "$c"]).stdin("in ").run().unwrap();
+
+        assert_eq!(done.stdout_text(), "in a b|$c|");
+        assert_eq!(done.exit, Exit::Code(3));
+    }
+
+    #[test]
+    fn a_program_over_its_limit_is_ended_with_what_it_started() {
+        let error = Program::new("sh").args(["-c", "echo busy >&2; sleep 600 & wait"]).limit(Duration::from_millis(200)).run();
+
+        assert!(matches!(error, Err(ProcessError::TimedOut { .. })), "{error:?}");
+    }
+
+    #[test]
+    fn a_daemon_that_keeps_the_output_open_does_not_hold_up_the_caller() {
+        let done = Program::new("sh").args(["-c", "sleep 3 & echo started"]).run().unwrap();
+
+        assert_eq!(done.stdout_text(), "started\n");
+        assert!(done.took < Duration::from_secs(2), "{:?}", done.took);
+    }
+
+    #[test]
+    fn of_much_output_the_first_and_last_bytes_are_kept() {
+        let done = Program::new("seq").arg("100000").keep(64).run().unwrap();
+        let text = done.stdout_text();
+
+        assert!(text.starts_with("1\n2\n") && text.ends_with("99999\n100000\n") && text.contains("bytes dropped"), "{text}");
+    }
+
+    #[test]
+    fn a_missing_program_is_said_by_name() {
+        let error = Program::new("no-such-program-here").run().unwrap_err();
+
+        assert_eq!(error.to_string(), "the program `no-such-program-here` is not on this host");
+    }
+}
