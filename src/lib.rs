@@ -15,6 +15,7 @@ pub mod plan;
 
 // The node agent.
 pub mod agent;
+pub mod modules;
 
 // The front door.
 pub mod cli;

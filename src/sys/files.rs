@@ -168,7 +168,11 @@ impl Replacement {
     ///
     /// # Errors
     /// The folder is not there, is full, or may not be written; or the owner may not be given away.
-    pub fn prepare(destination: &Path, content: &[u8], attributes: Attributes) -> Result<Replacement, FileError> {
+    pub fn prepare(
+        destination: &Path,
+        content: &[u8],
+        attributes: Attributes,
+    ) -> Result<Replacement, FileError> {
         // Through a link: its target is replaced and the link stays.
         let destination = std::fs::canonicalize(destination).unwrap_or_else(|_absent| destination.to_owned());
         let old = stat(&destination)?;
@@ -349,8 +353,14 @@ pub fn touch(path: &Path) -> Result<(), FileError> {
     if stat_followed(path)?.is_none() {
         return replace(path, b"", Attributes::default());
     }
-    utimensat(nix::fcntl::AT_FDCWD, path, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW, UtimensatFlags::FollowSymlink)
-        .map_err(|errno| refused("touch", path)(errno.into()))
+    utimensat(
+        nix::fcntl::AT_FDCWD,
+        path,
+        &TimeSpec::UTIME_NOW,
+        &TimeSpec::UTIME_NOW,
+        UtimensatFlags::FollowSymlink,
+    )
+    .map_err(|errno| refused("touch", path)(errno.into()))
 }
 
 /// Writes a number or word to a file of the kernel's (`/proc/sys`, `/sys`), which cannot be replaced by rename.
@@ -367,7 +377,9 @@ pub fn write_kernel_file(path: &Path, text: &str) -> Result<(), FileError> {
 fn copy_attributes(from: &Path, to: &Path) {
     use std::ffi::CString;
     use std::os::unix::ffi::OsStrExt;
-    let (Ok(from), Ok(to)) = (CString::new(from.as_os_str().as_bytes()), CString::new(to.as_os_str().as_bytes())) else {
+    let (Ok(from), Ok(to)) =
+        (CString::new(from.as_os_str().as_bytes()), CString::new(to.as_os_str().as_bytes()))
+    else {
         return;
     };
     let mut names = vec![0_u8; 64 * 1024];
@@ -378,11 +390,14 @@ fn copy_attributes(from: &Path, to: &Path) {
     for name in names.get(..length).unwrap_or_default().split_inclusive(|b| *b == 0) {
         let Ok(name) = std::ffi::CStr::from_bytes_with_nul(name) else { continue };
         // SAFETY: as above; `name` ends with a zero byte.
-        let size = unsafe { nix::libc::getxattr(from.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+        let size = unsafe {
+            nix::libc::getxattr(from.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+        };
         let Ok(size) = usize::try_from(size) else { continue };
         // SAFETY: as above; `size` is what getxattr wrote, at most the buffer's length. A refusal (a foreign file system,
         // no right to set this attribute) leaves the file with the folder's default, which is what a new file has.
-        let _refused = unsafe { nix::libc::setxattr(to.as_ptr(), name.as_ptr(), value.as_ptr().cast(), size, 0) };
+        let _refused =
+            unsafe { nix::libc::setxattr(to.as_ptr(), name.as_ptr(), value.as_ptr().cast(), size, 0) };
     }
 }
 

@@ -3,6 +3,23 @@
 pub mod clock;
 pub mod files;
 pub mod names;
+pub mod packages;
 pub mod process;
 pub mod secret;
 pub mod users;
+
+/// Writes an error with all of its causes: the only way in which one is shown or logged.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // Some libraries repeat their source in their own text.
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -111,7 +111,11 @@ impl Output {
 
     /// Returns the last lines of what the program said, for an error message: of stderr, or of stdout if that is empty.
     pub fn last_words(&self, lines: usize) -> String {
-        let text = if self.stderr.iter().all(u8::is_ascii_whitespace) { self.stdout_text() } else { self.stderr_text() };
+        let text = if self.stderr.iter().all(u8::is_ascii_whitespace) {
+            self.stdout_text()
+        } else {
+            self.stderr_text()
+        };
         let all: Vec<&str> = text.trim_end().lines().collect();
         all.get(all.len().saturating_sub(lines)..).unwrap_or_default().join("\n")
     }
@@ -275,7 +279,9 @@ impl Program {
     fn start_error(&self, source: std::io::Error) -> ProcessError {
         let program = self.name();
         match source.kind() {
-            ErrorKind::NotFound if self.folder.as_ref().is_none_or(|f| f.is_dir()) => ProcessError::NotFound { program },
+            ErrorKind::NotFound if self.folder.as_ref().is_none_or(|f| f.is_dir()) => {
+                ProcessError::NotFound { program }
+            }
             ErrorKind::PermissionDenied => ProcessError::NotAllowed { program, source },
             _ => ProcessError::Start { program, source },
         }
@@ -289,7 +295,10 @@ impl Program {
         if self.only_own_environment {
             command.env_clear();
         }
-        command.env("PATH", search_path(if self.only_own_environment { None } else { std::env::var_os("PATH") }));
+        command.env(
+            "PATH",
+            search_path(if self.only_own_environment { None } else { std::env::var_os("PATH") }),
+        );
         for (name, value) in &self.environment {
             match value {
                 Some(value) => command.env(name, value),
@@ -313,7 +322,11 @@ impl Program {
         let mut to_write = self.stdin.as_slice();
         let mut stdout = child.stdout.take();
         let mut stderr = child.stderr.take();
-        for fd in [stdin.as_ref().map(AsFd::as_fd), stdout.as_ref().map(AsFd::as_fd), stderr.as_ref().map(AsFd::as_fd)] {
+        for fd in [
+            stdin.as_ref().map(AsFd::as_fd),
+            stdout.as_ref().map(AsFd::as_fd),
+            stderr.as_ref().map(AsFd::as_fd),
+        ] {
             fd.map_or(Ok(()), never_block)?;
         }
         let (mut out, mut err) = (Kept::new(self.kept_bytes), Kept::new(self.kept_bytes));
@@ -381,10 +394,14 @@ fn search_path(inherited: Option<OsString>) -> OsString {
             folders.push(folder);
         }
     }
-    std::env::join_paths(folders).unwrap_or_else(|_colon_in_path| OsString::from("/usr/sbin:/usr/bin:/sbin:/bin"))
+    std::env::join_paths(folders)
+        .unwrap_or_else(|_colon_in_path| OsString::from("/usr/sbin:/usr/bin:/sbin:/bin"))
 }
 
-#[expect(unsafe_code, reason = "changing identity between fork and exec has no safe form that keeps supplementary groups")]
+#[expect(
+    unsafe_code,
+    reason = "changing identity between fork and exec has no safe form that keeps supplementary groups"
+)]
 fn become_identity(command: &mut std::process::Command, identity: &Identity) {
     let groups: Vec<Gid> = identity.groups.iter().map(|g| Gid::from_raw(*g)).collect();
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
@@ -482,7 +499,11 @@ mod tests {
 
     #[test]
     fn a_program_gets_its_arguments_as_they_are_and_its_input() {
-        let done = Program::new("sh").args(["-c", "cat; printf '%s|' \"$@\"; exit 3", "x", "a b", "$c"]).stdin("in ").run().unwrap();
+        let done = Program::new("sh")
+            .args(["-c", "cat; printf '%s|' \"$@\"; exit 3", "x", "a b", "$c"])
+            .stdin("in ")
+            .run()
+            .unwrap();
 
         assert_eq!(done.stdout_text(), "in a b|$c|");
         assert_eq!(done.exit, Exit::Code(3));
@@ -490,7 +511,10 @@ mod tests {
 
     #[test]
     fn a_program_over_its_limit_is_ended_with_what_it_started() {
-        let error = Program::new("sh").args(["-c", "echo busy >&2; sleep 600 & wait"]).limit(Duration::from_millis(200)).run();
+        let error = Program::new("sh")
+            .args(["-c", "echo busy >&2; sleep 600 & wait"])
+            .limit(Duration::from_millis(200))
+            .run();
 
         assert!(matches!(error, Err(ProcessError::TimedOut { .. })), "{error:?}");
     }
@@ -508,7 +532,10 @@ mod tests {
         let done = Program::new("seq").arg("100000").keep(64).run().unwrap();
         let text = done.stdout_text();
 
-        assert!(text.starts_with("1\n2\n") && text.ends_with("99999\n100000\n") && text.contains("bytes dropped"), "{text}");
+        assert!(
+            text.starts_with("1\n2\n") && text.ends_with("99999\n100000\n") && text.contains("bytes dropped"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -36,7 +36,14 @@ pub fn parse_user(line: &str) -> Option<User> {
     let (uid, gid) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
     let (comment, home, shell) = (fields.next()?, fields.next()?, fields.next()?);
     let owned = str::to_owned;
-    Some(User { name: owned(name), uid, gid, comment: owned(comment), home: owned(home), shell: owned(shell.trim_end()) })
+    Some(User {
+        name: owned(name),
+        uid,
+        gid,
+        comment: owned(comment),
+        home: owned(home),
+        shell: owned(shell.trim_end()),
+    })
 }
 
 /// Reads a `group` line; `None` for comments, NIS lines and what is not one.
@@ -72,7 +79,9 @@ pub fn groups(root: &Path) -> Result<Vec<Group>, FileError> {
 pub fn find_user(root: &Path, name: &str) -> Result<Option<User>, FileError> {
     let number: Option<u32> = name.parse().ok();
     let all = users(root)?;
-    if let Some(found) = all.iter().find(|u| u.name == name).or_else(|| all.iter().find(|u| Some(u.uid) == number)) {
+    if let Some(found) =
+        all.iter().find(|u| u.name == name).or_else(|| all.iter().find(|u| Some(u.uid) == number))
+    {
         return Ok(Some(found.clone()));
     }
     Ok(ask_directory(root, "passwd", name).and_then(|line| parse_user(&line)))
@@ -85,7 +94,9 @@ pub fn find_user(root: &Path, name: &str) -> Result<Option<User>, FileError> {
 pub fn find_group(root: &Path, name: &str) -> Result<Option<Group>, FileError> {
     let number: Option<u32> = name.parse().ok();
     let all = groups(root)?;
-    if let Some(found) = all.iter().find(|g| g.name == name).or_else(|| all.iter().find(|g| Some(g.gid) == number)) {
+    if let Some(found) =
+        all.iter().find(|g| g.name == name).or_else(|| all.iter().find(|g| Some(g.gid) == number))
+    {
         return Ok(Some(found.clone()));
     }
     Ok(ask_directory(root, "group", name).and_then(|line| parse_group(&line)))
@@ -122,10 +133,13 @@ mod tests {
     fn a_user_is_found_by_name_and_by_number_with_the_groups_that_list_it() {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("etc")).unwrap();
-        let passwd = "root:x:0:0:root:/root:/bin/bash\n+nis\npostgres:x:104:106:PG,,,:/var/lib/postgresql:/bin/bash\n";
-        files::replace(&root.path().join("etc/passwd"), passwd.as_bytes(), files::Attributes::default()).unwrap();
+        let passwd =
+            "root:x:0:0:root:/root:/bin/bash\n+nis\npostgres:x:104:106:PG,,,:/var/lib/postgresql:/bin/bash\n";
+        files::replace(&root.path().join("etc/passwd"), passwd.as_bytes(), files::Attributes::default())
+            .unwrap();
         let group = "ssl-cert:x:105:postgres\npostgres:x:106:\n";
-        files::replace(&root.path().join("etc/group"), group.as_bytes(), files::Attributes::default()).unwrap();
+        files::replace(&root.path().join("etc/group"), group.as_bytes(), files::Attributes::default())
+            .unwrap();
 
         let user = find_user(root.path(), "postgres").unwrap().unwrap();
 

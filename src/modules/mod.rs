@@ -1,0 +1,172 @@
+//! Modules: one kind of thing on a host each, by one trait. `MODULES` is the table, the driver owns the order.
+//!
+//! Start at [`Module`], then read [`file`](self::file) as the example. A new module is its file and one row.
+//!
+//! Invariant: no module knows about check mode, about playbooks, or about how it was reached. What it may do on the
+//! host is what [`Host`] and [`HostMut`] have methods for.
+
+pub mod attributes;
+pub mod driver;
+pub mod host;
+pub mod outcome;
+pub mod params;
+
+pub mod file;
+
+use std::fmt::Display;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::expr::Dict;
+use crate::source::Diagnostics;
+
+pub use driver::AnyModule;
+use driver::Erased;
+pub use host::{Host, HostMut};
+pub use outcome::{
+    Answer, ChangeLine, Diff, Fault, FaultKind, Mode, ModuleCall, ModuleReply, Outcome, Risk, SuppliedFile,
+    Thing,
+};
+
+/// What a module is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Converges: a second apply does nothing.
+    Resource,
+    /// Only tells.
+    Query,
+    /// Waits until something is so; changes nothing.
+    Wait,
+    /// Does something each time it is asked.
+    Action,
+}
+
+/// What `observe` found out.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Seen<S> {
+    Now(S),
+    /// What it looks at is not there, and nothing can be said before it is.
+    Blocked(Thing),
+    /// It cannot be found out here; the reason.
+    Unknowable(String),
+}
+
+/// One kind of thing on a host.
+pub trait Module: 'static {
+    const NAME: &'static str;
+    /// The collection that makes the name fully qualified; `ansible.builtin` for Ansible's own.
+    const COLLECTION: &'static str = "ansible.builtin";
+    /// Other short names for the same module.
+    const ALIASES: &'static [&'static str] = &[];
+    const KIND: Kind;
+    /// Programs that `observe` may run, each with the arguments that it must begin with.
+    const OBSERVES_WITH: &'static [&'static str] = &[];
+    /// Whether the parameters may be one plain text.
+    const FREE_FORM: bool = false;
+    /// Whether what `apply` reaches stays, so that a second observation must find it.
+    const LASTING: bool = true;
+
+    /// What the task says.
+    type Params: DeserializeOwned + JsonSchema;
+    /// What is there.
+    type State;
+    /// One difference; its text is its line in the plan.
+    type Change: Display;
+    /// What `register` sees.
+    type Output: Serialize;
+
+    /// Judges parameters without a host.
+    fn check(_params: &Self::Params) -> Diagnostics {
+        Diagnostics::default()
+    }
+
+    /// Looks at what is there.
+    ///
+    /// # Errors
+    /// The host refused to be looked at.
+    fn observe(params: &Self::Params, host: &Host) -> Result<Seen<Self::State>, Fault>;
+
+    /// Compares what is there with what is asked for; empty is converged. Pure.
+    fn diff(params: &Self::Params, found: &Self::State) -> Vec<Self::Change>;
+
+    /// Makes all changes and answers what it reached.
+    ///
+    /// # Errors
+    /// The host refused.
+    fn apply(
+        params: &Self::Params,
+        found: &Self::State,
+        changes: &[Self::Change],
+        host: &mut HostMut<'_>,
+    ) -> Result<Self::State, Fault>;
+
+    /// What `register` sees: after apply, or before it in check mode and when nothing was to do.
+    fn output(
+        params: &Self::Params,
+        before: &Self::State,
+        after: Option<&Self::State>,
+        changes: &[Self::Change],
+    ) -> Self::Output;
+
+    /// What a change interrupts.
+    fn risk(_change: &Self::Change) -> Risk {
+        Risk::None
+    }
+
+    /// Why it cannot be told before it is done, for an [`Kind::Action`] that nothing guards.
+    fn opaque(_params: &Self::Params) -> Option<String> {
+        None
+    }
+
+    /// What will be there afterwards, for later steps of a plan.
+    fn makes(_params: &Self::Params) -> Vec<Thing> {
+        Vec::new()
+    }
+
+    /// The texts before and after, where the thing is a text.
+    fn texts(_params: &Self::Params, _found: &Self::State, _host: &Host) -> Option<Diff> {
+        None
+    }
+
+    /// Whether an apply that was made counts as a change.
+    fn changed(_params: &Self::Params, _before: &Self::State, _after: &Self::State) -> bool {
+        true
+    }
+
+    /// Facts to return as `ansible_facts`.
+    fn facts(_params: &Self::Params, _state: &Self::State) -> Dict {
+        Dict::new()
+    }
+}
+
+/// All modules, one row each.
+pub const MODULES: &[&dyn AnyModule] = &[&Erased::<file::File>::NEW];
+
+/// Finds a module by its short or fully qualified name. Only the collections of the table are known: `my.corp.copy` is
+/// not `copy`.
+pub fn find(name: &str) -> Option<&'static dyn AnyModule> {
+    let (collection, short) = match name.rsplit_once('.') {
+        Some((collection, short)) => (Some(collection), short),
+        None => (None, name),
+    };
+    MODULES.iter().copied().find(|m| {
+        let named = m.name() == short || m.aliases().contains(&short);
+        named
+            && collection.is_none_or(|c| {
+                c == m.collection() || (c == "ansible.legacy" && m.collection() == "ansible.builtin")
+            })
+    })
+}
+
+/// Runs one call on a host: the whole of what the process of another identity does.
+///
+/// # Errors
+/// There is no such module, its parameters are wrong, or the host refused.
+pub fn run(call: &ModuleCall, host: &mut Host) -> ModuleReply {
+    match find(&call.name) {
+        Some(module) => module.run(call, host),
+        None => Err(Fault::params(format!("there is no module `{}`", call.name))),
+    }
+}
