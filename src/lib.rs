@@ -11,11 +11,11 @@ pub mod sys;
 // The reconciler.
 pub mod executor;
 pub mod input;
+pub mod modules;
 pub mod plan;
 
 // The node agent.
 pub mod agent;
-pub mod modules;
 
 // The front door.
 pub mod cli;

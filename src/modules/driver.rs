@@ -210,7 +210,7 @@ fn output_of<T: Serialize>(output: &T) -> Result<Dict, Fault> {
     let json = serde_json::to_value(output).map_err(|error| {
         Fault::refused(format!("the module's result cannot be written: {error}; please report this"))
     })?;
-    match params::from_json(&json).data {
+    match Value::from_json(&json).data {
         Data::Dict(dict) => Ok(dict.as_ref().clone()),
         _ => Ok(Dict::new()),
     }

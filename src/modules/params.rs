@@ -8,6 +8,7 @@ use serde::de::{self, DeserializeOwned, IntoDeserializer, Visitor};
 
 use crate::expr::{Data, Dict, Value};
 use crate::modules::outcome::{Fault, FaultKind};
+use crate::source::suggest::did_you_mean;
 use crate::source::{Diagnostic, Diagnostics, Span};
 
 /// A parameter that is wrong.
@@ -110,44 +111,9 @@ fn words(found: &de::Unexpected<'_>) -> &'static str {
 }
 
 fn suggestion(word: &str, known: &[&str]) -> String {
-    let mut best: Option<(usize, &str)> = None;
-    for candidate in known.iter().filter(|k| !k.starts_with('_')) {
-        let distance = edits(word, candidate);
-        if best.is_none_or(|(least, _)| distance < least) {
-            best = Some((distance, candidate));
-        }
-    }
-    match best {
-        Some((distance, candidate)) if distance <= 1 + word.len() / 3 => {
-            format!("did you mean `{candidate}`?")
-        }
-        _ => format!(
-            "known are: {}",
-            known.iter().filter(|k| !k.starts_with('_')).copied().collect::<Vec<_>>().join(", ")
-        ),
-    }
-}
-
-/// Counts the insertions, removals, replacements and swaps of neighbours between two words.
-fn edits(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut before_last: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    let at = |row: &[usize], index: usize| row.get(index).copied().unwrap_or(usize::MAX - 1);
-    for (i, x) in a.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, y) in b.iter().enumerate() {
-            let mut least =
-                (at(&last, j) + usize::from(x != y)).min(at(&last, j + 1) + 1).min(at(&row, j) + 1);
-            let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(y) && b.get(j - 1) == Some(x);
-            if swapped {
-                least = least.min(at(&before_last, j - 1) + 1);
-            }
-            row.push(least);
-        }
-        before_last = std::mem::replace(&mut last, row);
-    }
-    at(&last, b.len())
+    let public = || known.iter().copied().filter(|k| !k.starts_with('_'));
+    did_you_mean(word, public())
+        .unwrap_or_else(|| format!("known are: {}", public().collect::<Vec<_>>().join(", ")))
 }
 
 /// Reads rendered parameters.
@@ -649,25 +615,6 @@ impl<'de> de::MapAccess<'de> for Entries<'de> {
     }
 }
 
-/// Turns a JSON document into a value without marks.
-pub fn from_json(json: &serde_json::Value) -> Value {
-    let data = match json {
-        serde_json::Value::Null => Data::None,
-        serde_json::Value::Bool(is) => Data::Bool(*is),
-        serde_json::Value::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (Some(whole), _) => Data::Int(whole),
-            (None, Some(float)) => Data::Float(float),
-            (None, None) => Data::Str(number.to_string().into()),
-        },
-        serde_json::Value::String(text) => Data::Str(text.as_str().into()),
-        serde_json::Value::Array(items) => Data::List(items.iter().map(from_json).collect::<Vec<_>>().into()),
-        serde_json::Value::Object(entries) => Data::Dict(
-            entries.iter().map(|(k, v)| (k.as_str().into(), from_json(v))).collect::<Dict>().into(),
-        ),
-    };
-    Value { data, marks: crate::expr::value::Marks::default() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -686,7 +633,7 @@ mod tests {
     }
 
     fn value(json: serde_json::Value) -> Value {
-        from_json(&json)
+        Value::from_json(&json)
     }
 
     #[test]
