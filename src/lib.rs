@@ -16,6 +16,7 @@ pub mod plan;
 
 // The node agent.
 pub mod agent;
+pub mod guard;
 
 // The front door.
 pub mod cli;

@@ -1,0 +1,334 @@
+//! The agent's side of the guard's socket: [`Guard`] for plain code, [`Link`] for tasks of a runtime.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{Mutex, watch};
+
+use crate::guard::packet;
+use crate::guard::protocol::{
+    Ask, Hold, Margins, PACKET_BYTES_MAX, Refusal, Reply, Request, StartAs, Status, StopMode, VERSION,
+    WatchdogSettings,
+};
+use crate::sys::clock::{self, Tick};
+
+/// Why an ask has no answer that helps.
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    #[error("cannot reach the guard at {socket}; is `keddah guard` running for this data directory?")]
+    Connect {
+        socket: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the connection to the guard broke")]
+    Broken(#[source] io::Error),
+    #[error("the guard did not answer within {0:?}")]
+    Silent(Duration),
+    #[error("the guard's answer cannot be read")]
+    Unreadable(#[source] serde_json::Error),
+    /// The guard lives and said no.
+    #[error("the guard refused: {refusal}")]
+    Refused { refusal: Refusal, status: Box<Status> },
+}
+
+impl GuardError {
+    /// Returns the guard's reason where it lives and refused.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            GuardError::Refused { refusal, .. } => Some(refusal),
+            _ => None,
+        }
+    }
+}
+
+/// Builds the ask that says hello for the calling process.
+pub fn hello(hold: Option<Hold>) -> Request {
+    Request::Hello { version: VERSION, pid: std::process::id(), hold }
+}
+
+fn settle(reply: Reply) -> Result<Status, GuardError> {
+    match reply.refusal {
+        None => Ok(reply.status),
+        Some(refusal) => Err(GuardError::Refused { refusal, status: Box::new(reply.status) }),
+    }
+}
+
+fn unreachable(socket: &Path, source: io::Error) -> GuardError {
+    GuardError::Connect { socket: socket.display().to_string(), source }
+}
+
+/// A connection that blocks its caller.
+#[derive(Debug)]
+pub struct Guard {
+    fd: OwnedFd,
+    next_id: u64,
+    buffer: Vec<u8>,
+}
+
+impl Guard {
+    /// Connects to the guard that listens at `socket`. Says nothing yet; see [`hello`].
+    ///
+    /// # Errors
+    /// Nobody listens there, or this user may not speak to it.
+    pub fn connect(socket: &Path) -> Result<Guard, GuardError> {
+        let fd = packet::dial(socket).map_err(|source| unreachable(socket, source))?;
+        Ok(Guard { fd, next_id: 1, buffer: vec![0; PACKET_BYTES_MAX] })
+    }
+
+    /// Sends `request` and waits up to `limit` for its answer. Notices that come first are passed over.
+    ///
+    /// # Errors
+    /// The guard refused, was silent, or is gone.
+    pub fn ask(&mut self, request: Request, limit: Duration) -> Result<Status, GuardError> {
+        let id = self.next_id;
+        self.next_id = self.next_id.wrapping_add(1).max(1);
+        let text = serde_json::to_vec(&Ask { id, ask: request }).map_err(GuardError::Unreadable)?;
+        let until = clock::now() + limit;
+        packet::write(self.fd.as_fd(), &text).map_err(GuardError::Broken)?;
+        loop {
+            match packet::read(self.fd.as_fd(), &mut self.buffer).map_err(GuardError::Broken)? {
+                Some(text) => {
+                    let reply: Reply = serde_json::from_slice(text).map_err(GuardError::Unreadable)?;
+                    if reply.id == id {
+                        return settle(reply);
+                    }
+                }
+                None => self.wait(until, limit)?,
+            }
+        }
+    }
+
+    fn wait(&self, until: Tick, limit: Duration) -> Result<(), GuardError> {
+        let left = until.since(clock::now());
+        if left.is_zero() {
+            return Err(GuardError::Silent(limit));
+        }
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Err(error) => Err(GuardError::Broken(error.into())),
+        }
+    }
+}
+
+/// A connection for tasks: clones share it, asks may overlap, and dropping an ask's future harms nobody.
+#[derive(Debug, Clone)]
+pub struct Link {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    fd: AsyncFd<OwnedFd>,
+    next_id: AtomicU64,
+    /// Held by the one ask that reads for all; answers to others wait in `answers`.
+    reading: Mutex<Vec<u8>>,
+    answers: std::sync::Mutex<std::collections::BTreeMap<u64, Option<Reply>>>,
+    news: tokio::sync::Notify,
+    latest: watch::Sender<Option<Status>>,
+}
+
+impl Link {
+    /// Connects to the guard that listens at `socket`. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// Nobody listens there, or this user may not speak to it.
+    pub fn connect(socket: &Path) -> Result<Link, GuardError> {
+        let fd = packet::dial(socket).map_err(|source| unreachable(socket, source))?;
+        let fd = registered(fd)?;
+        let inner = Inner {
+            fd,
+            next_id: AtomicU64::new(1),
+            reading: Mutex::new(vec![0; PACKET_BYTES_MAX]),
+            answers: std::sync::Mutex::default(),
+            news: tokio::sync::Notify::new(),
+            latest: watch::Sender::new(None),
+        };
+        Ok(Link { inner: Arc::new(inner) })
+    }
+
+    /// Sends `request` and waits up to `limit` for its answer.
+    ///
+    /// # Errors
+    /// The guard refused, was silent, or is gone. After `Broken` a new link must be made.
+    pub async fn ask(&self, request: Request, limit: Duration) -> Result<Status, GuardError> {
+        let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
+        let text = serde_json::to_vec(&Ask { id, ask: request }).map_err(GuardError::Unreadable)?;
+        let waiting = Waiting::new(&self.inner, id);
+        packet::write(self.inner.fd.get_ref().as_fd(), &text).map_err(GuardError::Broken)?;
+        match tokio::time::timeout(limit, self.answer(&waiting)).await {
+            Ok(reply) => settle(reply?),
+            Err(_) => Err(GuardError::Silent(limit)),
+        }
+    }
+
+    async fn answer(&self, waiting: &Waiting<'_>) -> Result<Reply, GuardError> {
+        loop {
+            // Registered before the look, so that an answer that another ask reads in between wakes this one.
+            let news = self.inner.news.notified();
+            if let Some(reply) = waiting.take() {
+                return Ok(reply);
+            }
+            tokio::select! {
+                mut buffer = self.inner.reading.lock() => {
+                    if let Some(reply) = waiting.take() {
+                        return Ok(reply);
+                    }
+                    self.read_one(&mut buffer).await?;
+                }
+                () = news => {}
+            }
+        }
+    }
+
+    /// Waits until the guard tells by itself that something changed (its server ended, a fence began), and returns
+    /// what it said. Also reads for asks that wait meanwhile.
+    ///
+    /// # Errors
+    /// The connection broke: the guard is gone.
+    pub async fn notice(&self) -> Result<Status, GuardError> {
+        let mut latest = self.inner.latest.subscribe();
+        latest.mark_unchanged();
+        loop {
+            tokio::select! {
+                changed = latest.changed() => {
+                    let seen = latest.borrow_and_update().clone();
+                    if let (Ok(()), Some(status)) = (changed, seen) {
+                        return Ok(status);
+                    }
+                }
+                mut buffer = self.inner.reading.lock() => self.read_one(&mut buffer).await?,
+            }
+        }
+    }
+
+    /// Reads at least what is there, and hands it to whom it concerns.
+    async fn read_one(&self, buffer: &mut [u8]) -> Result<(), GuardError> {
+        let mut ready = self.inner.fd.readable().await.map_err(GuardError::Broken)?;
+        match packet::read(self.inner.fd.get_ref().as_fd(), buffer).map_err(GuardError::Broken)? {
+            Some(text) => {
+                let reply: Reply = serde_json::from_slice(text).map_err(GuardError::Unreadable)?;
+                self.deliver(reply);
+            }
+            None => ready.clear_ready(),
+        }
+        Ok(())
+    }
+
+    fn deliver(&self, reply: Reply) {
+        if reply.id == 0 {
+            self.inner.latest.send_replace(Some(reply.status));
+            return;
+        }
+        let mut answers = self.inner.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // An answer that nobody waits for any more is dropped.
+        if let Some(slot) = answers.get_mut(&reply.id) {
+            *slot = Some(reply);
+        }
+        drop(answers);
+        self.inner.news.notify_waiters();
+    }
+}
+
+#[expect(unsafe_code, reason = "tokio leaves it to the caller that the descriptor stays the same")]
+fn registered(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>, GuardError> {
+    // SAFETY: an OwnedFd answers the same descriptor until it is dropped, and AsyncFd owns it until then.
+    let registered = unsafe { AsyncFd::register(fd) };
+    registered.map_err(|error| GuardError::Broken(error.into()))
+}
+
+/// The place where the answer to one ask is put; gone with its ask.
+struct Waiting<'l> {
+    inner: &'l Inner,
+    id: u64,
+}
+
+impl<'l> Waiting<'l> {
+    fn new(inner: &'l Inner, id: u64) -> Waiting<'l> {
+        let mut answers = inner.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        answers.insert(id, None);
+        Waiting { inner, id }
+    }
+
+    fn take(&self) -> Option<Reply> {
+        let mut answers = self.inner.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        answers.get_mut(&self.id).and_then(Option::take)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut answers = self.inner.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        answers.remove(&self.id);
+    }
+}
+
+/// How long an ask may take that only changes the guard's memory.
+const PROMPT: Duration = Duration::from_millis(1_000);
+
+/// How long a start or a promotion may take to be begun (not to be finished).
+const BEGIN: Duration = Duration::from_secs(5);
+
+/// The verbs, spelled out for tasks.
+impl Link {
+    /// Makes the calling process the served agent. # Errors as [`Link::ask`].
+    pub async fn hello(&self, hold: Option<Hold>) -> Result<Status, GuardError> {
+        self.ask(hello(hold), PROMPT).await
+    }
+
+    pub async fn status(&self) -> Result<Status, GuardError> {
+        self.ask(Request::Status, PROMPT).await
+    }
+
+    /// Promises that `lease` lives until `deadline`, resting on a keepalive sent at `sent`.
+    pub async fn arm(
+        &self,
+        deadline: Tick,
+        margins: Margins,
+        lease: i64,
+        sent: Tick,
+    ) -> Result<Status, GuardError> {
+        self.ask(Request::Arm { deadline, margins, lease, sent }, PROMPT).await
+    }
+
+    pub async fn disarm(&self) -> Result<Status, GuardError> {
+        self.ask(Request::Disarm, PROMPT).await
+    }
+
+    pub async fn release(&self) -> Result<Status, GuardError> {
+        self.ask(Request::Release, PROMPT).await
+    }
+
+    /// Begins to start a server; whether it accepts connections is asked of the server itself.
+    pub async fn start(
+        &self,
+        start_as: StartAs,
+        argv: Vec<String>,
+        env: Vec<(String, String)>,
+        output: Option<String>,
+    ) -> Result<Status, GuardError> {
+        self.ask(Request::Start { start_as, argv, env, output }, BEGIN).await
+    }
+
+    /// Begins to promote; pg_control says when it is done.
+    pub async fn promote(&self) -> Result<Status, GuardError> {
+        self.ask(Request::Promote, BEGIN).await
+    }
+
+    /// Begins to stop; [`Link::notice`] and [`Link::status`] say when nobody is left.
+    pub async fn stop(&self, mode: StopMode, limit: Duration) -> Result<Status, GuardError> {
+        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        self.ask(Request::Stop { mode, limit_ms }, PROMPT).await
+    }
+
+    pub async fn watchdog(&self, settings: WatchdogSettings) -> Result<Status, GuardError> {
+        self.ask(Request::Watchdog(settings), BEGIN).await
+    }
+}

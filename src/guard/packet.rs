@@ -1,0 +1,45 @@
+//! Packets over `SOCK_SEQPACKET`: the one place that reads and writes them, for both sides.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, socket};
+
+/// Connects to a guard; the descriptor does not block.
+pub(super) fn dial(path: &Path) -> io::Result<OwnedFd> {
+    let fd = open()?;
+    connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(fd)
+}
+
+fn open() -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    Ok(socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?)
+}
+
+/// Reads one packet; None where none is there yet.
+///
+/// # Errors
+/// `UnexpectedEof` once the other side has gone; `InvalidData` for a packet longer than `buffer`.
+pub(super) fn read<'b>(fd: BorrowedFd<'_>, buffer: &'b mut [u8]) -> io::Result<Option<&'b [u8]>> {
+    match recv(fd.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC) {
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(length) => match buffer.get(..length) {
+            Some(packet) => Ok(Some(packet)),
+            None => Err(io::ErrorKind::InvalidData.into()),
+        },
+        Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes one packet, whole or not at all.
+///
+/// # Errors
+/// `WouldBlock` where the other side does not read; never a signal.
+pub(super) fn write(fd: BorrowedFd<'_>, packet: &[u8]) -> io::Result<()> {
+    send(fd.as_raw_fd(), packet, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)?;
+    Ok(())
+}
