@@ -2,6 +2,7 @@
 
 // Ground: names and doors, shared by both halves.
 pub mod cluster;
+pub mod contract;
 pub mod etcd;
 pub mod expr;
 pub mod settings;

@@ -4,6 +4,8 @@
 
 pub mod view;
 
+pub mod observe;
+
 pub mod decide;
 
 pub mod lease;

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use crate::contract::document::boolean;
 use crate::contract::env;
-use crate::source::{Diagnostic, Diagnostics, FileId, Node, NodeValue, Span};
 use crate::source::yaml;
+use crate::source::{Diagnostic, Diagnostics, FileId, Node, NodeValue, Span};
 use crate::sys::secret::Secret;
 
 /// A name and a password for something.
@@ -185,8 +185,11 @@ impl Reader {
             Some(other) => {
                 let found = crate::contract::document::kind(&other);
                 diagnostics.push(
-                    Diagnostic::error("not-a-mapping", format!("the configuration must be a mapping, found {found}"))
-                        .at(whole),
+                    Diagnostic::error(
+                        "not-a-mapping",
+                        format!("the configuration must be a mapping, found {found}"),
+                    )
+                    .at(whole),
                 );
                 Map::new()
             }
@@ -264,7 +267,11 @@ impl Reader {
         let connect = self.text("restapi.connect_address").unwrap_or_else(|| listen.to_string());
         let connect_address = self.address("restapi.connect_address", &connect, listen.port)?;
         self.refuse_wildcard("restapi.connect_address", &connect_address);
-        Some(RestSection { listen, connect_address, authentication: self.credentials("restapi.authentication") })
+        Some(RestSection {
+            listen,
+            connect_address,
+            authentication: self.credentials("restapi.authentication"),
+        })
     }
 
     fn postgresql(&mut self) -> Option<PostgresSection> {
@@ -275,7 +282,8 @@ impl Reader {
         let connect_address = self.address("postgresql.connect_address", &connect, listen.port)?;
         self.refuse_wildcard("postgresql.connect_address", &connect_address);
         let proxy = self.text("postgresql.proxy_address");
-        let proxy_address = proxy.and_then(|text| self.address("postgresql.proxy_address", &text, listen.port));
+        let proxy_address =
+            proxy.and_then(|text| self.address("postgresql.proxy_address", &text, listen.port));
         let data_dir = PathBuf::from(data_dir?);
         let user = |found: Option<Credentials>, default: &str| {
             let mut found = found.unwrap_or_default();
@@ -291,7 +299,12 @@ impl Reader {
             proxy_address,
             bin_dir: self.text("postgresql.bin_dir").unwrap_or_default().into(),
             pgpass: self.text("postgresql.pgpass").map_or_else(
-                || data_dir.parent().unwrap_or(&data_dir).join(format!("pgpass_{}", member_or_product(&self.document))),
+                || {
+                    data_dir
+                        .parent()
+                        .unwrap_or(&data_dir)
+                        .join(format!("pgpass_{}", member_or_product(&self.document)))
+                },
                 PathBuf::from,
             ),
             superuser: user(self.credentials("postgresql.authentication.superuser"), "postgres"),
@@ -373,9 +386,8 @@ impl Reader {
         };
         let Some(port) = port else {
             let span = self.span(path);
-            self.diagnostics.push(
-                Diagnostic::error("address", format!("`{path}: {text}` is not HOST:PORT")).at(span),
-            );
+            self.diagnostics
+                .push(Diagnostic::error("address", format!("`{path}: {text}` is not HOST:PORT")).at(span));
             return None;
         };
         Some(Address { host: host.trim_start_matches('[').trim_end_matches(']').to_owned(), port })
@@ -385,9 +397,12 @@ impl Reader {
         if matches!(address.host.as_str(), "" | "*" | "0.0.0.0" | "::") || address.host.contains(',') {
             let span = self.span(path);
             self.diagnostics.push(
-                Diagnostic::error("address", format!("`{path}` is `{address}`, which others cannot connect to"))
-                    .at(span)
-                    .hint("give the address by which the other members reach this host"),
+                Diagnostic::error(
+                    "address",
+                    format!("`{path}` is `{address}`, which others cannot connect to"),
+                )
+                .at(span)
+                .hint("give the address by which the other members reach this host"),
             );
         }
     }
@@ -463,17 +478,18 @@ tags: {nofailover: false}
         let config = config.unwrap();
 
         assert_eq!(config.etcd.hosts, ["10.0.0.5:2379", "10.0.0.6:2379"]);
-        assert_eq!(config.bootstrap.initdb, [
-            ("encoding".to_owned(), Some("UTF8".to_owned())),
-            ("data-checksums".to_owned(), None)
-        ]);
+        assert_eq!(
+            config.bootstrap.initdb,
+            [("encoding".to_owned(), Some("UTF8".to_owned())), ("data-checksums".to_owned(), None)]
+        );
         assert_eq!(config.postgresql.superuser.username, "postgres");
         assert_eq!(config.postgresql.connect_address.to_string(), "10.0.0.1:5432");
     }
 
     #[test]
     fn all_problems_are_told_at_once() {
-        let (config, diagnostics) = parse("restapi: {connect_address: 0.0.0.0}\npostgresql: {listen: 'x:y'}\n");
+        let (config, diagnostics) =
+            parse("restapi: {connect_address: 0.0.0.0}\npostgresql: {listen: 'x:y'}\n");
 
         assert!(config.is_none());
         let codes: Vec<_> = diagnostics.sorted().iter().map(|d| d.code).collect();

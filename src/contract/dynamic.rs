@@ -48,8 +48,16 @@ pub const GLOBAL_PARAMETERS: [&str; 10] = [
 pub fn effective_postgresql(dynamic: &Value, local: &Map<String, Value>) -> Map<String, Value> {
     let mut section = dynamic.get("postgresql").and_then(Value::as_object).cloned().unwrap_or_default();
     // Where Postgres is, and who signs in, is the member's own.
-    for key in ["listen", "connect_address", "proxy_address", "data_dir", "config_dir", "bin_dir", "pgpass", "authentication"]
-    {
+    for key in [
+        "listen",
+        "connect_address",
+        "proxy_address",
+        "data_dir",
+        "config_dir",
+        "bin_dir",
+        "pgpass",
+        "authentication",
+    ] {
         section.shift_remove(key);
     }
     for (key, value) in local {
@@ -77,9 +85,7 @@ pub fn parameter_text(value: &Value) -> Option<String> {
         Value::Bool(false) => Some("off".to_owned()),
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
-        Value::Array(items) => {
-            Some(items.iter().filter_map(parameter_text).collect::<Vec<_>>().join(","))
-        }
+        Value::Array(items) => Some(items.iter().filter_map(parameter_text).collect::<Vec<_>>().join(",")),
         Value::Object(_) => None,
     }
 }

@@ -60,7 +60,8 @@ pub fn format_time(at: UnixMs) -> String {
     let Ok(timestamp) = jiff::Timestamp::from_millisecond(at.0) else {
         return String::new();
     };
-    let form = if at.0.rem_euclid(1000) == 0 { "%Y-%m-%dT%H:%M:%S+00:00" } else { "%Y-%m-%dT%H:%M:%S.%6f+00:00" };
+    let form =
+        if at.0.rem_euclid(1000) == 0 { "%Y-%m-%dT%H:%M:%S+00:00" } else { "%Y-%m-%dT%H:%M:%S.%6f+00:00" };
     timestamp.to_zoned(jiff::tz::TimeZone::UTC).strftime(form).to_string()
 }
 

@@ -37,7 +37,9 @@ impl ClusterView {
 
     fn is_standby_cluster(&self) -> bool {
         self.config.get("standby_cluster").and_then(Value::as_object).is_some_and(|section| {
-            ["host", "port", "restore_command"].iter().any(|key| section.get(*key).is_some_and(|v| !v.is_null()))
+            ["host", "port", "restore_command"]
+                .iter()
+                .any(|key| section.get(*key).is_some_and(|v| !v.is_null()))
         })
     }
 
@@ -104,9 +106,11 @@ impl ClusterView {
         }
         if self.leader.as_deref() != Some(name) {
             let optime = self.optime.unwrap_or_default();
-            for (prefix, lsn) in
-                [("receive_", member.receive_lsn()), ("replay_", member.replay_lsn()), ("", member.xlog_location())]
-            {
+            for (prefix, lsn) in [
+                ("receive_", member.receive_lsn()),
+                ("replay_", member.replay_lsn()),
+                ("", member.xlog_location()),
+            ] {
                 let lsn = lsn.filter(|lsn| lsn.0 > 0);
                 let lag = lsn.map_or(json!("unknown"), |lsn| optime.bytes_ahead_of(lsn).into());
                 let lsn = lsn.map_or(json!("unknown"), |lsn| lsn.to_string().into());
@@ -117,4 +121,3 @@ impl ClusterView {
         shown
     }
 }
-

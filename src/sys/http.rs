@@ -137,9 +137,8 @@ async fn exchange(request: &Request<'_>) -> Result<Reply, HttpError> {
 }
 
 async fn connect(url: &str, host: &str, port: u16) -> Result<tokio::net::TcpStream, HttpError> {
-    let addresses = names::resolve(host, port)
-        .await
-        .map_err(|source| HttpError::Name { url: url.to_owned(), source })?;
+    let addresses =
+        names::resolve(host, port).await.map_err(|source| HttpError::Name { url: url.to_owned(), source })?;
     let mut last = std::io::Error::other("no address");
     for address in addresses {
         match tokio::net::TcpStream::connect(address).await {

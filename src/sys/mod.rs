@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod files;
+pub mod http;
 pub mod names;
 pub mod packages;
 pub mod process;

@@ -1,0 +1,85 @@
+//! Asks the other members how far they are, over their REST API.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::agent::observe::dcs::watchdog_usable;
+use crate::agent::view::{Answer, PeerFacts};
+use crate::cluster::{Lsn, MemberName, Timeline};
+use crate::contract::tags;
+use crate::sys::http;
+
+/// How long a member may take to answer. Nobody waits for a dead host longer.
+pub const ASK_LIMIT: Duration = Duration::from_millis(150);
+
+/// Asks all of them at once; each gets an answer, `Unreachable` where there is none.
+pub async fn ask(api_urls: &BTreeMap<MemberName, String>) -> BTreeMap<MemberName, Answer> {
+    let questions = api_urls.iter().map(async |(name, url)| (name.clone(), ask_one(url).await));
+    futures_util::future::join_all(questions).await.into_iter().collect()
+}
+
+async fn ask_one(url: &str) -> Answer {
+    let Ok(reply) = http::send(&http::Request::get(url, ASK_LIMIT)).await else {
+        return Answer::Unreachable;
+    };
+    match serde_json::from_str(&reply.body) {
+        Ok(Value::Object(document)) => read(&document),
+        _ => Answer::Unreachable,
+    }
+}
+
+/// Reads a `/patroni` document. One without a position counts as no answer.
+fn read(document: &Map<String, Value>) -> Answer {
+    let Some(xlog) = document.get("xlog").or_else(|| document.get("wal")).and_then(Value::as_object) else {
+        return Answer::Unreachable;
+    };
+    let lsn = |key: &str| xlog.get(key).and_then(Value::as_u64);
+    let primary = lsn("location");
+    let replica = lsn("received_location").max(lsn("replayed_location"));
+    let Some(position) = primary.or(replica) else {
+        return Answer::Unreachable;
+    };
+    Answer::Reached(PeerFacts {
+        primary: primary.is_some(),
+        timeline: document
+            .get("timeline")
+            .and_then(Value::as_u64)
+            .and_then(|number| u32::try_from(number).ok())
+            .filter(|number| *number > 0)
+            .map(Timeline),
+        lsn: Lsn(position),
+        tags: document.get("tags").and_then(Value::as_object).map(tags::read).unwrap_or_default(),
+        watchdog_usable: watchdog_usable(document),
+        system_id: document
+            .get("database_system_identifier")
+            .and_then(Value::as_str)
+            .and_then(|text| text.parse().ok()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read_json(value: Value) -> Answer {
+        let Value::Object(document) = value else { panic!("not an object") };
+        read(&document)
+    }
+
+    #[test]
+    fn a_replica_is_as_far_as_it_has_received() {
+        let answer =
+            read_json(json!({"xlog": {"received_location": 20, "replayed_location": 10}, "timeline": 3}));
+
+        let Answer::Reached(facts) = answer else { panic!("not reached") };
+        assert_eq!((facts.primary, facts.lsn, facts.timeline), (false, Lsn(20), Some(Timeline(3))));
+    }
+
+    #[test]
+    fn a_document_without_a_position_is_no_answer() {
+        assert_eq!(read_json(json!({"state": "starting", "role": "replica"})), Answer::Unreachable);
+    }
+}
