@@ -14,6 +14,7 @@ pub mod executor;
 pub mod input;
 pub mod modules;
 pub mod plan;
+pub mod transport;
 
 // The node agent.
 pub mod agent;

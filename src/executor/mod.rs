@@ -1,8 +1,12 @@
 //! The half of the reconciler that runs on the host: it receives segments, evaluates them and runs modules.
 //!
-//! Start at [`wire`] for what is said between controller and host, at `segment` for what one task means.
+//! Start at [`wire`] for what is said between controller and host, at `segment` for what one task means; [`upload`] is
+//! how this binary gets to a host, [`client`] what the controller holds in its hand, [`frame`] how messages are bytes.
 //!
 //! Invariant: nothing here knows playbooks, inventories or other hosts; whatever a segment needs came with it
 //! or is asked for by [`wire::Question`].
 
+pub mod client;
+pub mod frame;
+pub mod upload;
 pub mod wire;

@@ -1,0 +1,508 @@
+//! The controller's half: starts the executor over two byte streams, then exchanges messages with it.
+//!
+//! Start at [`start`]. How the streams come about is the transport's matter.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+use crate::executor::frame::{self, Begin, Down, FrameError, PART_BYTES, Sha256, Up};
+use crate::executor::upload::{Marker, Payload, Refusal, Said, said};
+
+/// Most bytes of what a login prints before the executor starts; more than any banner has.
+const NOISE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Messages that may wait for the connection before the sender does.
+const QUEUE: usize = 16;
+
+/// A program's standard streams on a host.
+pub struct Streams {
+    pub stdin: Box<dyn AsyncWrite + Send + Unpin>,
+    pub stdout: Box<dyn AsyncRead + Send + Unpin>,
+    pub ending: Ending,
+}
+
+impl fmt::Debug for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streams").field("ending", &self.ending).finish_non_exhaustive()
+    }
+}
+
+/// What is known about the end of a program on a host: filled by the transport, read when the streams end.
+#[derive(Debug, Clone, Default)]
+pub struct Ending(Arc<Mutex<EndingState>>);
+
+#[derive(Debug, Default)]
+struct EndingState {
+    stderr: Vec<u8>,
+    status: Option<String>,
+}
+
+/// Most bytes of a session's standard error that are kept: the last screenful.
+const STDERR_BYTES_KEPT: usize = 4096;
+
+impl Ending {
+    /// Adds what the program wrote to its standard error; only the last part is kept.
+    pub fn stderr(&self, bytes: &[u8]) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.stderr.extend_from_slice(bytes);
+        let surplus = state.stderr.len().saturating_sub(STDERR_BYTES_KEPT);
+        state.stderr.drain(..surplus);
+    }
+
+    /// Notes how the program or its connection ended, in words. The first word stays.
+    pub fn ended(&self, how: impl Into<String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).status.get_or_insert(how.into());
+    }
+
+    fn text(&self) -> String {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = state.status.clone().unwrap_or_else(|| "the connection was closed".to_owned());
+        let stderr = String::from_utf8_lossy(&state.stderr);
+        if !stderr.trim().is_empty() {
+            text.push_str("; it wrote: ");
+            text.push_str(stderr.trim());
+        }
+        text
+    }
+}
+
+/// Why the executor did not start on a host.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the session ended before the executor started: {how}{}", after_noise(.noise))]
+    Ended { how: String, noise: String },
+    #[error("the login shell did not start the executor within {} s{}", .after.as_secs(), after_noise(.noise))]
+    Silent { after: Duration, noise: String },
+    #[error("the login printed more than {NOISE_BYTES_MAX} bytes and did not start the executor")]
+    Noisy,
+    #[error("the host is {theirs}, and this binary runs on {ours}; run a keddah built for {theirs}")]
+    OtherSystem { theirs: String, ours: String },
+    #[error("no folder of the host can hold the executor: {}", folders(.0))]
+    NoFolder(Vec<(String, Refusal)>),
+    #[error("the executor did not arrive whole in {folder}: {why}")]
+    Upload { folder: String, why: String },
+    #[error("cannot read this program to send it")]
+    Payload(#[source] io::Error),
+    #[error("the connection broke while the executor started")]
+    Frame(#[from] FrameError),
+}
+
+fn after_noise(noise: &str) -> String {
+    if noise.trim().is_empty() { String::new() } else { format!("; the login printed: {}", noise.trim()) }
+}
+
+fn folders(refused: &[(String, Refusal)]) -> String {
+    let list: Vec<String> = refused.iter().map(|(folder, why)| format!("{folder} {why}")).collect();
+    format!("{}; allow one of them to hold and run programs", list.join(", "))
+}
+
+/// The executor is gone; what was under way is finished on the host, and nothing more is started there.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the connection to the executor is lost: {0}")]
+pub struct Lost(pub String);
+
+/// Files of the controller that hosts may ask for, by their content's hash.
+#[derive(Debug, Clone, Default)]
+pub struct Offers(Arc<Mutex<BTreeMap<Sha256, PathBuf>>>);
+
+impl Offers {
+    /// Lets hosts ask for the file at `path`, whose content has this hash.
+    pub fn add(&self, sha256: Sha256, path: impl Into<PathBuf>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(sha256, path.into());
+    }
+
+    fn find(&self, sha256: &Sha256) -> Option<PathBuf> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(sha256).cloned()
+    }
+}
+
+/// A running executor, as the controller sees it. Dropping it closes the connection.
+#[derive(Debug)]
+pub struct Client<O, I> {
+    to_host: Sender<O>,
+    from_host: mpsc::UnboundedReceiver<Result<I, Lost>>,
+    tasks: tokio::task::JoinSet<()>,
+}
+
+/// Speaks to an executor; may be cloned.
+#[derive(Debug)]
+pub struct Sender<O> {
+    queue: mpsc::Sender<Down<O>>,
+    ending: Ending,
+}
+
+impl<O> Clone for Sender<O> {
+    fn clone(&self) -> Sender<O> {
+        Sender { queue: self.queue.clone(), ending: self.ending.clone() }
+    }
+}
+
+impl<O> Sender<O> {
+    /// Sends one message of work.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub async fn send(&self, message: O) -> Result<(), Lost> {
+        self.put(Down::Work(message)).await
+    }
+
+    /// Asks the host to finish the change in flight and to start nothing more.
+    ///
+    /// # Errors
+    /// The connection is lost: then it does so by itself.
+    pub async fn cancel(&self) -> Result<(), Lost> {
+        self.put(Down::Cancel).await
+    }
+
+    /// Asks the host to end the programs in flight too.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub async fn kill(&self) -> Result<(), Lost> {
+        self.put(Down::Kill).await
+    }
+
+    async fn put(&self, message: Down<O>) -> Result<(), Lost> {
+        self.queue.send(message).await.map_err(|_| Lost(self.ending.text()))
+    }
+}
+
+impl<O, I> Client<O, I> {
+    /// Returns what speaks to this executor, for other tasks.
+    pub fn sender(&self) -> Sender<O> {
+        self.to_host.clone()
+    }
+
+    /// Sends one message of work.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub async fn send(&self, message: O) -> Result<(), Lost> {
+        self.to_host.send(message).await
+    }
+
+    /// Waits for the next message from the host. Safe to drop while it waits.
+    ///
+    /// # Errors
+    /// The connection is lost, or the executor ended.
+    pub async fn next(&mut self) -> Result<I, Lost> {
+        match self.from_host.recv().await {
+            Some(message) => message,
+            None => Err(Lost(self.to_host.ending.text())),
+        }
+    }
+
+    /// Closes the connection and waits until the executor has ended: what it did is done.
+    pub async fn close(self) {
+        let Client { to_host, mut from_host, mut tasks } = self;
+        drop(to_host);
+        while from_host.recv().await.is_some() {}
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Starts the executor over `streams`, which run [`super::upload::command_line`] (or `keddah executor MARKER` itself),
+/// sending `payload` if the host asks for it.
+///
+/// `silence` is the longest time to wait for the host's next word; the transfer of the file is not counted.
+///
+/// # Errors
+/// The session ended, is silent, or refuses to hold or run the file.
+pub async fn start<O, I>(
+    mut streams: Streams,
+    marker: &Marker,
+    payload: &Arc<Payload>,
+    begin: Begin,
+    offers: Offers,
+    silence: Duration,
+) -> Result<Client<O, I>, StartError>
+where
+    O: Serialize + Send + 'static,
+    I: DeserializeOwned + Send + 'static,
+{
+    let mut input = Listener { noise: Vec::new(), marker: marker.clone() };
+    let mut word = input.next(&mut streams, silence).await?;
+    if let Said::Need { system, .. } = &word {
+        if *system != Payload::system() {
+            return Err(StartError::OtherSystem { theirs: system.clone(), ours: Payload::system() });
+        }
+        word = send_payload(&mut streams, &mut input, payload, silence).await?;
+    }
+    match word {
+        Said::Ready => {}
+        Said::Refused(folders) => return Err(StartError::NoFolder(folders)),
+        Said::Failed { folder, why } => return Err(StartError::Upload { folder, why }),
+        Said::Need { folder, .. } => {
+            return Err(StartError::Upload { folder, why: "the host asked for it twice".to_owned() });
+        }
+    }
+    let Streams { stdin, stdout, ending } = streams;
+    let rest = AsyncReadExt::chain(io::Cursor::new(input.noise), stdout);
+    frame_tasks(stdin, rest, ending, begin, offers).await
+}
+
+async fn frame_tasks<O, I>(
+    mut stdin: Box<dyn AsyncWrite + Send + Unpin>,
+    stdout: impl AsyncRead + Send + Unpin + 'static,
+    ending: Ending,
+    begin: Begin,
+    offers: Offers,
+) -> Result<Client<O, I>, StartError>
+where
+    O: Serialize + Send + 'static,
+    I: DeserializeOwned + Send + 'static,
+{
+    frame::write_async(&mut stdin, &Down::<O>::Begin(begin)).await?;
+    let (queue, outgoing) = mpsc::channel(QUEUE);
+    let (incoming, from_host) = mpsc::unbounded_channel();
+    let (wanted, wants) = mpsc::unbounded_channel();
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(write_messages(stdin, outgoing, wants, offers));
+    tasks.spawn(read_messages(stdout, incoming, wanted, ending.clone()));
+    Ok(Client { to_host: Sender { queue, ending }, from_host, tasks })
+}
+
+/// Writes what is sent, and the contents that the host asked for between other messages.
+async fn write_messages<O: Serialize>(
+    mut stdin: Box<dyn AsyncWrite + Send + Unpin>,
+    mut outgoing: mpsc::Receiver<Down<O>>,
+    mut wants: mpsc::UnboundedReceiver<Sha256>,
+    offers: Offers,
+) {
+    let mut sending: Option<Content> = None;
+    loop {
+        let message = tokio::select! {
+            biased;
+            message = outgoing.recv() => match message {
+                Some(message) => message,
+                None => break,
+            },
+            part = next_part(&mut sending), if sending.is_some() => part,
+            Some(sha256) = wants.recv(), if sending.is_none() => {
+                match Content::open(sha256, &offers) {
+                    Ok(content) => {
+                        sending = Some(content);
+                        continue;
+                    }
+                    Err(why) => Down::Missing { sha256, why },
+                }
+            }
+        };
+        if frame::write_async(&mut stdin, &message).await.is_err() {
+            // The reader learns of the end too, and says it to whoever waits.
+            break;
+        }
+    }
+    stdin.shutdown().await.ok();
+}
+
+/// A content on its way.
+struct Content {
+    sha256: Sha256,
+    file: Arc<std::fs::File>,
+    at: u64,
+}
+
+impl Content {
+    fn open(sha256: Sha256, offers: &Offers) -> Result<Content, String> {
+        let path = offers.find(&sha256).ok_or("the controller does not know this content")?;
+        let file =
+            std::fs::File::open(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        Ok(Content { sha256, file: Arc::new(file), at: 0 })
+    }
+}
+
+async fn next_part<O>(sending: &mut Option<Content>) -> Down<O> {
+    let Some(content) = sending else { return std::future::pending().await };
+    let (sha256, file, at) = (content.sha256, Arc::clone(&content.file), content.at);
+    let read = tokio::task::spawn_blocking(move || read_part(&file, at)).await;
+    let message = match read {
+        Ok(Ok(bytes)) => {
+            content.at += bytes.len() as u64;
+            let last = bytes.len() < PART_BYTES;
+            Down::Part { sha256, bytes, last }
+        }
+        Ok(Err(error)) => Down::Missing { sha256, why: format!("reading it failed: {error}") },
+        Err(stopped) => Down::Missing { sha256, why: format!("reading it was stopped: {stopped}") },
+    };
+    if !matches!(message, Down::Part { last: false, .. }) {
+        *sending = None;
+    }
+    message
+}
+
+/// Reads a whole part, unless the file ends.
+fn read_part(mut file: &std::fs::File, at: u64) -> io::Result<Vec<u8>> {
+    file.seek(SeekFrom::Start(at))?;
+    let mut bytes = Vec::with_capacity(PART_BYTES);
+    file.take(PART_BYTES as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+async fn read_messages<I: DeserializeOwned>(
+    mut stdout: impl AsyncRead + Unpin,
+    incoming: mpsc::UnboundedSender<Result<I, Lost>>,
+    wanted: mpsc::UnboundedSender<Sha256>,
+    ending: Ending,
+) {
+    loop {
+        match frame::read_async::<Up<I>>(&mut stdout).await {
+            Ok(Some(Up::Work(message))) => {
+                // Whoever does not listen any more has closed the session.
+                if incoming.send(Ok(message)).is_err() {
+                    return;
+                }
+            }
+            Ok(Some(Up::Need { sha256 })) => {
+                wanted.send(sha256).ok();
+            }
+            Ok(None) => break,
+            Err(error) => {
+                ending.ended(format!("{error}"));
+                break;
+            }
+        }
+    }
+    incoming.send(Err(Lost(ending.text()))).ok();
+}
+
+/// Reads what a session prints until the marker, and the line that follows it.
+struct Listener {
+    /// What was read and is not yet used; after the last word, the first bytes of messages.
+    noise: Vec<u8>,
+    marker: Marker,
+}
+
+impl Listener {
+    async fn next(&mut self, streams: &mut Streams, silence: Duration) -> Result<Said, StartError> {
+        loop {
+            if let Some(word) = self.take_word() {
+                return Ok(word);
+            }
+            if self.noise.len() > NOISE_BYTES_MAX {
+                return Err(StartError::Noisy);
+            }
+            let read = streams.stdout.read_buf(&mut self.noise);
+            let Ok(read) = tokio::time::timeout(silence, read).await else {
+                return Err(StartError::Silent { after: silence, noise: self.tail() });
+            };
+            match read {
+                Ok(0) => return Err(self.ended(&streams.ending).await),
+                Ok(_) => {}
+                Err(error) => {
+                    streams.ending.ended(error.to_string());
+                    return Err(self.ended(&streams.ending).await);
+                }
+            }
+        }
+    }
+
+    async fn ended(&self, ending: &Ending) -> StartError {
+        // The exit status arrives after the end of the stream, on a connection that is still there.
+        for _ in 0..20 {
+            if ending.0.lock().unwrap_or_else(PoisonError::into_inner).status.is_some() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        StartError::Ended { how: ending.text(), noise: self.tail() }
+    }
+
+    fn take_word(&mut self) -> Option<Said> {
+        let marker = self.marker.as_str().as_bytes();
+        let mut from = 0;
+        while let Some(at) = find(self.noise.get(from..)?, marker) {
+            let begin = from + at + marker.len();
+            let line = self.noise.get(begin..)?;
+            let end = begin + line.iter().position(|byte| *byte == b'\n')?;
+            let word = said(&String::from_utf8_lossy(self.noise.get(begin..end)?));
+            if word.is_some() {
+                self.noise.drain(..=end);
+                return word;
+            }
+            from = begin;
+        }
+        None
+    }
+
+    /// Returns the last lines of the noise, for an error.
+    fn tail(&self) -> String {
+        let text = String::from_utf8_lossy(&self.noise);
+        let lines: Vec<&str> = text.lines().collect();
+        lines.get(lines.len().saturating_sub(5)..).unwrap_or_default().join("\n")
+    }
+}
+
+fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
+    text.windows(wanted.len()).position(|window| window == wanted)
+}
+
+/// Sends the file and returns what the host says after it. A host that gives up in between is heard.
+async fn send_payload(
+    streams: &mut Streams,
+    input: &mut Listener,
+    payload: &Arc<Payload>,
+    silence: Duration,
+) -> Result<Said, StartError> {
+    let shared = Arc::clone(payload);
+    let packed = tokio::task::spawn_blocking(move || shared.packed().map(<[u8]>::len)).await;
+    let length = packed.map_err(io::Error::other).and_then(|length| length).map_err(StartError::Payload)?;
+    streams.stdin.write_all(format!("{length}\n").as_bytes()).await.map_err(FrameError::from)?;
+    let mut sent = 0;
+    let bytes = payload.packed().map_err(StartError::Payload)?;
+    while let Some(part) = bytes.get(sent..).filter(|part| !part.is_empty()) {
+        let part = part.get(..part.len().min(PART_BYTES)).unwrap_or(part);
+        tokio::select! {
+            biased;
+            written = streams.stdin.write(part) => match written {
+                Ok(0) | Err(_) => break,
+                Ok(length) => sent += length,
+            },
+            read = streams.stdout.read_buf(&mut input.noise) => {
+                if matches!(read, Ok(0) | Err(_)) || input.noise.len() > NOISE_BYTES_MAX {
+                    break;
+                }
+            }
+        }
+    }
+    streams.stdin.flush().await.ok();
+    // Unpacking and verifying take the host a while.
+    input.next(streams, silence * 4).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listener(marker: &Marker, noise: &str) -> Listener {
+        Listener { noise: noise.as_bytes().to_vec(), marker: marker.clone() }
+    }
+
+    #[test]
+    fn what_the_login_prints_is_skipped_and_the_first_message_is_kept() {
+        let marker = Marker::random();
+        let text = format!("Welcome to db1\n{0} said the cat\nmail{0} ready\nXYZ", marker.as_str());
+        let mut input = listener(&marker, &text);
+
+        assert_eq!(input.take_word(), Some(Said::Ready));
+        assert_eq!(input.noise, b"XYZ");
+    }
+
+    #[test]
+    fn half_an_answer_is_waited_for() {
+        let marker = Marker::random();
+        let mut input = listener(&marker, &format!("{} rea", marker.as_str()));
+        assert_eq!(input.take_word(), None);
+        input.noise.extend_from_slice(b"dy\n");
+        assert_eq!(input.take_word(), Some(Said::Ready));
+    }
+}
