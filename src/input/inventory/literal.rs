@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::expr::value::Marks;
-use crate::expr::{Data, Dict, Value};
+use crate::expr::{Data, Dict, Marks, Value};
 
 /// Deepest nesting that is read as a literal; deeper text stays a string.
 const DEPTH_MAX: usize = 32;
@@ -130,7 +129,8 @@ impl<'a> Reader<'a> {
 
     /// Reads a number or one of Python's three words.
     fn word(&mut self) -> Option<Data> {
-        let end = self.rest.find(|c: char| !(c.is_alphanumeric() || "._+-".contains(c))).unwrap_or(self.rest.len());
+        let end =
+            self.rest.find(|c: char| !(c.is_alphanumeric() || "._+-".contains(c))).unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
         match word {

@@ -28,7 +28,10 @@ pub fn expand(pattern: &str) -> Result<Vec<String>, RangeError> {
     if values.len().saturating_mul(tails.len()) > HOSTS_MAX {
         return Err(RangeError::Many);
     }
-    Ok(values.iter().flat_map(|value| tails.iter().map(move |tail| format!("{before}{value}{tail}"))).collect())
+    Ok(values
+        .iter()
+        .flat_map(|value| tails.iter().map(move |tail| format!("{before}{value}{tail}")))
+        .collect())
 }
 
 /// Takes `name:2222` apart; an IPv6 address must stand in brackets to have a port.
