@@ -19,6 +19,8 @@ pub mod transport;
 // The node agent.
 pub mod agent;
 pub mod guard;
+// Throwaway hosts.
+pub mod lab;
 
 // The front door.
 pub mod cli;

@@ -8,6 +8,8 @@ pub mod flags;
 pub mod input;
 pub mod inventory;
 pub mod validate;
+
+pub mod lab;
 pub mod version;
 
 use clap::{Parser, Subcommand};
@@ -27,6 +29,7 @@ struct Cli {
 enum Command {
     Validate(validate::Args),
     Inventory(inventory::Args),
+    Lab(lab::Args),
     Version(version::Args),
 }
 
@@ -36,6 +39,7 @@ pub fn run() -> Exit {
     let done: anyhow::Result<Exit> = match cli.command {
         Command::Validate(args) => validate::run(&args),
         Command::Inventory(args) => inventory::run(&args),
+        Command::Lab(args) => lab::run(args),
         Command::Version(args) => version::run(args),
     };
     done.unwrap_or_else(|error| {
