@@ -68,7 +68,8 @@ fn shown(path: &Path) -> String {
 fn room(path: &Path) -> String {
     let relative = path.strip_prefix(root().join("src")).unwrap().with_extension("");
     let parts: Vec<String> = relative.iter().map(|part| part.to_string_lossy().into_owned()).collect();
-    let parts = if parts.last().is_some_and(|last| last == "mod") { &parts[..parts.len() - 1] } else { &parts[..] };
+    let parts =
+        if parts.last().is_some_and(|last| last == "mod") { &parts[..parts.len() - 1] } else { &parts[..] };
     parts.join("::")
 }
 
@@ -88,7 +89,10 @@ fn each_room_uses_only_the_rooms_below_it() {
         if matches!(own.as_str(), "lib" | "main") {
             continue;
         }
-        let row = LAYERS.iter().filter(|(prefix, _)| is_within(&own, prefix)).max_by_key(|(prefix, _)| prefix.len());
+        let row = LAYERS
+            .iter()
+            .filter(|(prefix, _)| is_within(&own, prefix))
+            .max_by_key(|(prefix, _)| prefix.len());
         let Some((prefix, allowed)) = row else {
             problems.push(format!("{}: room `{own}` has no row in LAYERS of tests/tidy.rs", shown(&path)));
             continue;
@@ -99,15 +103,24 @@ fn each_room_uses_only_the_rooms_below_it() {
             let code = line.split("//").next().unwrap_or_default();
             for used in code.split("crate::").skip(1) {
                 if used.starts_with('{') {
-                    problems.push(format!("{}:{}: write one `use crate::room::…` a line", shown(&path), number + 1));
+                    problems.push(format!(
+                        "{}:{}: write one `use crate::room::…` a line",
+                        shown(&path),
+                        number + 1
+                    ));
                     continue;
                 }
-                let used: String = used.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | ':')).collect();
+                let used: String =
+                    used.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | ':')).collect();
                 let used = used.trim_end_matches(':');
                 let same = if pure { is_within(used, prefix) } else { is_within(used, top) };
                 let below = allowed.iter().any(|room| *room == "*" || is_within(used, room));
                 if !same && !below {
-                    problems.push(format!("{}:{}: {own} may not use crate::{used}", shown(&path), number + 1));
+                    problems.push(format!(
+                        "{}:{}: {own} may not use crate::{used}",
+                        shown(&path),
+                        number + 1
+                    ));
                 }
             }
         }
@@ -140,10 +153,14 @@ fn every_file_is_one_thing_and_says_what_for() {
         let text = fs::read_to_string(&path).unwrap();
         let lines = text.lines().count();
         if lines > LINES_MAX && !text.contains("// long because: ") {
-            problems.push(format!("{}: {lines} lines; is it two things? (or say `// long because: …`)", shown(&path)));
+            problems.push(format!(
+                "{}: {lines} lines; is it two things? (or say `// long because: …`)",
+                shown(&path)
+            ));
         }
         if !text.starts_with("//!") && !text.starts_with("// ") {
-            problems.push(format!("{}:1: begin with a `//!` line that says what the file is for", shown(&path)));
+            problems
+                .push(format!("{}:1: begin with a `//!` line that says what the file is for", shown(&path)));
         }
     }
     report(&problems);
@@ -152,7 +169,9 @@ fn every_file_is_one_thing_and_says_what_for() {
 #[test]
 fn nothing_unfinished_and_no_dated_comment_is_left() {
     let mut problems = Vec::new();
-    for path in files("src", "rs").into_iter().chain(files("tests", "rs")).filter(|path| !path.ends_with("tidy.rs")) {
+    for path in
+        files("src", "rs").into_iter().chain(files("tests", "rs")).filter(|path| !path.ends_with("tidy.rs"))
+    {
         for (number, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
             let place = format!("{}:{}", shown(&path), number + 1);
             for word in UNFINISHED.iter().filter(|word| line.contains(**word)) {
@@ -190,7 +209,9 @@ fn decide_stays_pure() {
 fn the_nouns_of_the_field_know_no_serde() {
     let problems: Vec<String> = files("src/cluster", "rs")
         .into_iter()
-        .filter(|path| fs::read_to_string(path).unwrap().lines().any(|l| !l.starts_with("//") && l.contains("serde")))
+        .filter(|path| {
+            fs::read_to_string(path).unwrap().lines().any(|l| !l.starts_with("//") && l.contains("serde"))
+        })
         .map(|path| format!("{}: spellings live in contract, input and executor::wire", shown(&path)))
         .collect();
     report(&problems);

@@ -85,7 +85,8 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         Action::Partition { hosts, from, one_way } => lab.partition(&hosts, &from, one_way)?,
         Action::Heal => lab.heal()?,
         Action::Logs { host, unit, lines } => {
-            let mut command = vec!["journalctl".to_owned(), "--no-pager".to_owned(), format!("--lines={lines}")];
+            let mut command =
+                vec!["journalctl".to_owned(), "--no-pager".to_owned(), format!("--lines={lines}")];
             command.extend(unit.map(|unit| format!("--unit={unit}")));
             return Ok(Exit::Passed(lab.exec(&host, &command)?));
         }

@@ -1,7 +1,6 @@
 //! One host: its root over the base image, its boot, its death.
 
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +10,8 @@ use nix::unistd::Pid;
 use super::LabError;
 use super::program::{self, output, run};
 use super::state::{HostSpec, State};
-use crate::sys::{clock, files};
+use crate::sys::clock;
+use crate::sys::files::{self, Attributes, FileError};
 
 /// A host boots in one to two seconds on an idle machine; nine at once on two busy cores need more.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
@@ -58,7 +58,7 @@ pub(super) fn start(state: &State, host: &HostSpec, lab: &Path) -> Result<(), La
 
 fn mount(state: &State, host: &HostSpec, lab: &Path, folder: &Path) -> Result<(), LabError> {
     for part in ["upper", "work", "root"] {
-        create(&folder.join(part))?;
+        files::make_folders(&folder.join(part))?;
     }
     let options = format!(
         "lowerdir={},upperdir={},workdir={}",
@@ -86,27 +86,18 @@ fn furnish(state: &State, host: &HostSpec, lab: &Path, root: &Path) -> Result<()
         0o644,
     )?;
     let key = host_key(host, lab)?;
-    let read = |path: &Path| {
-        std::fs::read(path).map_err(|source| LabError::File { what: "read", path: path.to_owned(), source })
-    };
-    put(&root.join("etc/ssh/ssh_host_ed25519_key"), &read(&key)?, 0o600)?;
-    put(&root.join("etc/ssh/ssh_host_ed25519_key.pub"), &read(&key.with_extension("pub"))?, 0o644)?;
-    let authorized = read(&user_key(lab)?.with_extension("pub"))?;
+    put(&root.join("etc/ssh/ssh_host_ed25519_key"), &files::read(&key)?, 0o600)?;
+    put(&root.join("etc/ssh/ssh_host_ed25519_key.pub"), &files::read(&key.with_extension("pub"))?, 0o644)?;
+    let authorized = files::read(&user_key(lab)?.with_extension("pub"))?;
     for home in ["root/.ssh", "home/admin/.ssh"] {
-        create(&root.join(home))?;
+        files::make_folders(&root.join(home))?;
         put(&root.join(home).join("authorized_keys"), &authorized, 0o600)?;
     }
     run("chroot", &[&root.to_string_lossy(), "chown", "-R", "admin:admin", "/home/admin/.ssh"])
 }
 
-fn create(path: &Path) -> Result<(), LabError> {
-    std::fs::create_dir_all(path).map_err(|source| LabError::File { what: "create", path: path.to_owned(), source })
-}
-
-fn put(path: &Path, content: &[u8], mode: u32) -> Result<(), LabError> {
-    let failed = |source| LabError::File { what: "write", path: path.to_owned(), source };
-    files::replace(path, content).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)
+pub(super) fn put(path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
+    files::replace(path, content, Attributes { mode: Some(mode), ..Attributes::default() })
 }
 
 /// Returns the host's own key, made before its first boot so that `known_hosts` is right from the start.
@@ -122,7 +113,7 @@ pub(super) fn user_key(lab: &Path) -> Result<PathBuf, LabError> {
 fn keypair(folder: &Path, name: &str) -> Result<PathBuf, LabError> {
     let path = folder.join(name);
     if !path.with_extension("pub").exists() {
-        create(folder)?;
+        files::make_folders(folder)?;
         let comment = format!("keddah-lab-{name}");
         run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", &comment, "-f", &path.to_string_lossy()])?;
     }
@@ -130,10 +121,10 @@ fn keypair(folder: &Path, name: &str) -> Result<PathBuf, LabError> {
 }
 
 fn is_mounted(path: &Path) -> Result<bool, LabError> {
-    let source = Path::new("/proc/self/mountinfo");
-    let mounts = std::fs::read_to_string(source)
-        .map_err(|error| LabError::File { what: "read", path: source.to_owned(), source: error })?;
-    Ok(mounts.lines().any(|line| line.split(' ').nth(4).is_some_and(|point| Path::new(point) == path)))
+    let mounts = files::read(Path::new("/proc/self/mountinfo"))?;
+    Ok(String::from_utf8_lossy(&mounts)
+        .lines()
+        .any(|line| line.split(' ').nth(4).is_some_and(|point| Path::new(point) == path)))
 }
 
 /// Waits until the host's sshd says its banner.
@@ -141,7 +132,9 @@ pub(super) fn wait_for_sshd(host: &HostSpec, lab: &Path) -> Result<(), LabError>
     let address = SocketAddr::from((host.address, 22));
     let greets = || {
         use std::io::Read;
-        let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else { return false };
+        let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else {
+            return false;
+        };
         let mut banner = [0; 4];
         stream.set_read_timeout(Some(Duration::from_secs(5))).is_ok()
             && stream.read_exact(&mut banner).is_ok()
@@ -162,11 +155,10 @@ pub(super) fn wait_for_sshd(host: &HostSpec, lab: &Path) -> Result<(), LabError>
 /// Returns the pid of the systemd-nspawn process that runs the host.
 fn supervisor(state: &State, host: &HostSpec) -> Result<Option<Pid>, LabError> {
     let wanted = format!("--machine={}", machine(state, host));
-    let failed = |source| LabError::File { what: "read", path: "/proc".into(), source };
-    for entry in std::fs::read_dir("/proc").map_err(failed)?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+    for entry in files::list(Path::new("/proc"))? {
+        let Some(pid) = entry.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         // A process that ends meanwhile has no command line: not ours.
-        let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
+        let Ok(line) = files::read(&Path::new("/proc").join(entry).join("cmdline")) else { continue };
         let mut words = line.split(|byte| *byte == 0);
         let program = words.next().is_some_and(|word| word.ends_with(b"systemd-nspawn"));
         if program && words.any(|word| word == wanted.as_bytes()) {
@@ -188,10 +180,13 @@ pub(super) fn leader(state: &State, host: &HostSpec) -> Result<Option<Pid>, LabE
 pub(super) fn die(state: &State, host: &HostSpec) -> Result<(), LabError> {
     let Some(leader) = leader(state, host)? else { return Ok(()) };
     let inside = ["-t", &leader.to_string(), "-n", "ip", "-o", "link", "show", "host0"];
-    if let Some(link) = output("nsenter", &inside)?.split("@if").nth(1).and_then(|rest| rest.split(':').next()) {
+    if let Some(link) =
+        output("nsenter", &inside)?.split("@if").nth(1).and_then(|rest| rest.split(':').next())
+    {
         let links = output("ip", &["-o", "link", "show", "master", &state.bridge()])?;
         let prefix = format!("{link}: ");
-        let name = links.lines().find_map(|line| line.strip_prefix(&prefix)).and_then(|rest| rest.split('@').next());
+        let name =
+            links.lines().find_map(|line| line.strip_prefix(&prefix)).and_then(|rest| rest.split('@').next());
         if let Some(name) = name {
             run("ip", &["link", "set", name, "down"])?;
         }
@@ -199,17 +194,24 @@ pub(super) fn die(state: &State, host: &HostSpec) -> Result<(), LabError> {
     stop(state, host)
 }
 
-/// Kills the host's PID 1, and with it all of the host, and waits until the container is gone.
+/// Kills the host's PID 1, and with it all of the host; does not wait.
+pub(super) fn shoot(state: &State, host: &HostSpec) -> Result<(), LabError> {
+    if let Some(supervisor) = supervisor(state, host)? {
+        // A process that is gone already is what is wanted.
+        let _gone = kill(leader(state, host)?.unwrap_or(supervisor), Signal::SIGKILL);
+    }
+    Ok(())
+}
+
+/// Kills the host and waits until its container, with mounts and links, is gone.
 pub(super) fn stop(state: &State, host: &HostSpec) -> Result<(), LabError> {
     let Some(supervisor) = supervisor(state, host)? else { return Ok(()) };
-    // A process that is gone already is what is wanted.
-    let _gone = kill(leader(state, host)?.unwrap_or(supervisor), Signal::SIGKILL);
-    let name = machine(state, host);
+    shoot(state, host)?;
     if program::until(DEATH_LIMIT, || kill(supervisor, None).is_err()) {
         return Ok(());
     }
     Err(LabError::Program {
-        command: format!("systemd-nspawn --machine={name}"),
+        command: format!("systemd-nspawn --machine={}", machine(state, host)),
         status: format!("pid {supervisor}"),
         said: format!("still there {} s after its host was killed", DEATH_LIMIT.as_secs()),
     })

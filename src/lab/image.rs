@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::LabError;
 use super::program::{self, output, run};
+use crate::sys::files::{self, Attributes};
 
 /// Where base images are kept between labs; safe to delete while no lab is up.
 const CACHE: &str = "/var/cache/keddah/lab";
@@ -13,7 +14,8 @@ const RELEASE: &str = "trixie";
 const INCLUDE: &str = "systemd,systemd-sysv,dbus,openssh-server,sudo,iproute2,ca-certificates";
 
 /// Packages that the shipped roles install: downloaded once, so that hosts install them without a network.
-const CACHED: &[&str] = &["etcd-server", "etcd-client", "postgresql-17", "postgresql-client-17", "postgresql-common", "haproxy"];
+const CACHED: &[&str] =
+    &["etcd-server", "etcd-client", "postgresql-17", "postgresql-client-17", "postgresql-common", "haproxy"];
 
 /// Runs inside the new base, without a network of its own being needed afterwards.
 const PREPARE: &str = "set -e
@@ -40,22 +42,29 @@ pub(super) fn ensure(say: &mut dyn FnMut(&str)) -> Result<PathBuf, LabError> {
         return Ok(folder.join("root"));
     }
     say("making the base image (once, about a minute)");
-    let cache = Path::new(CACHE);
-    let failed = |source| LabError::File { what: "create", path: cache.to_owned(), source };
-    std::fs::create_dir_all(cache).map_err(failed)?;
     if folder.exists() {
-        std::fs::remove_dir_all(&folder).map_err(failed)?;
+        files::remove(&folder)?;
     }
     let root = folder.join("root");
-    std::fs::create_dir_all(&root).map_err(failed)?;
+    files::make_folders(&root)?;
     let root_text = root.to_string_lossy().into_owned();
     let mirror = mirror()?;
-    run("debootstrap", &["--variant=minbase", &format!("--include={INCLUDE}"), RELEASE, &root_text, &mirror])?;
-    std::fs::copy("/etc/resolv.conf", root.join("etc/resolv.conf")).map_err(failed)?;
-    let download =
-        format!("{PREPARE}apt-get -qq -y --download-only --no-install-recommends install {}\n", CACHED.join(" "));
+    run(
+        "debootstrap",
+        &["--variant=minbase", &format!("--include={INCLUDE}"), RELEASE, &root_text, &mirror],
+    )?;
+    let resolver = files::read(Path::new("/etc/resolv.conf"))?;
+    files::replace(
+        &root.join("etc/resolv.conf"),
+        &resolver,
+        Attributes { mode: Some(0o644), ..Attributes::default() },
+    )?;
+    let download = format!(
+        "{PREPARE}apt-get -qq -y --download-only --no-install-recommends install {}\n",
+        CACHED.join(" ")
+    );
     run("chroot", &[&root_text, "/bin/sh", "-c", &download])?;
-    crate::sys::files::replace(&folder.join("complete"), b"").map_err(failed)?;
+    files::replace(&folder.join("complete"), b"", Attributes::default())?;
     Ok(root)
 }
 
@@ -76,7 +85,8 @@ fn mirror() -> Result<String, LabError> {
         return Ok(mirror);
     }
     let none = || LabError::Impossible {
-        missing: "no Debian mirror among this machine's package sources; set KEDDAH_LAB_MIRROR to one".to_owned(),
+        missing: "no Debian mirror among this machine's package sources; set KEDDAH_LAB_MIRROR to one"
+            .to_owned(),
     };
     if !program::exists("apt-get") {
         return Err(none());

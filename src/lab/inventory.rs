@@ -1,7 +1,6 @@
 //! The inventory of a lab: what `apply -i` reads, with a key, known hosts, secrets and a desired-state file.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rand::distr::{Alphanumeric, SampleString};
 
@@ -26,17 +25,12 @@ const PASSWORD_LENGTH: usize = 24;
 pub(super) fn write(state: &State, lab: &Path) -> Result<(), LabError> {
     let folder = &state.inventory;
     let variables = folder.join("group_vars/all");
-    std::fs::create_dir_all(&variables).map_err(|source| LabError::File {
-        what: "create",
-        path: variables.clone(),
-        source,
-    })?;
+    files::make_folders(&variables)?;
     put(&folder.join("hosts.yml"), &hosts(state), 0o644)?;
     put(&variables.join("connection.yml"), CONNECTION, 0o644)?;
     put(&folder.join("known_hosts"), &known_hosts(state, lab)?, 0o644)?;
     let key = host::user_key(lab)?;
-    let text = std::fs::read_to_string(&key).map_err(|source| LabError::File { what: "read", path: key, source })?;
-    put(&folder.join("id_ed25519"), &text, 0o600)?;
+    host::put(&folder.join("id_ed25519"), &files::read(&key)?, 0o600)?;
     put_once(&variables.join("secrets.yml"), &secrets(), 0o600)?;
     put_once(&folder.join("cluster.yml"), &cluster(state), 0o644)
 }
@@ -47,20 +41,14 @@ pub(super) fn remove(state: &State) -> Result<(), LabError> {
     if !state.inventory.join("known_hosts").exists() || !state.inventory.join("id_ed25519").exists() {
         return Ok(());
     }
-    std::fs::remove_dir_all(&state.inventory).map_err(|source| LabError::File {
-        what: "remove",
-        path: state.inventory.clone(),
-        source,
-    })
+    Ok(files::remove(&state.inventory)?)
 }
 
 fn put(path: &Path, text: &str, mode: u32) -> Result<(), LabError> {
-    let failed = |source| LabError::File { what: "write", path: path.to_owned(), source };
-    files::replace(path, text.as_bytes()).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)
+    Ok(host::put(path, text.as_bytes(), mode)?)
 }
 
-fn put_once(path: &PathBuf, text: &str, mode: u32) -> Result<(), LabError> {
+fn put_once(path: &Path, text: &str, mode: u32) -> Result<(), LabError> {
     if path.exists() { Ok(()) } else { put(path, text, mode) }
 }
 
@@ -78,8 +66,11 @@ fn hosts(state: &State) -> String {
             groups.push(group);
         }
     }
-    let line = |host: &HostSpec, indent: &str| format!("{indent}{}: {{ansible_host: {}}}\n", host.name, host.address);
-    let mut text = "# Made by `keddah lab up`; `keddah lab down` removes this folder.\nall:\n  children:\n".to_owned();
+    let line = |host: &HostSpec, indent: &str| {
+        format!("{indent}{}: {{ansible_host: {}}}\n", host.name, host.address)
+    };
+    let mut text =
+        "# Made by `keddah lab up`; `keddah lab down` removes this folder.\nall:\n  children:\n".to_owned();
     for group in &groups {
         text.push_str(&format!("    {group}:\n      hosts:\n"));
         let members = state.hosts.iter().filter(|host| host.groups.iter().any(|g| g == group));
@@ -100,7 +91,8 @@ fn known_hosts(state: &State, lab: &Path) -> Result<String, LabError> {
     let mut text = String::new();
     for host in &state.hosts {
         let path = host::host_key(host, lab)?.with_extension("pub");
-        let key = std::fs::read_to_string(&path).map_err(|source| LabError::File { what: "read", path, source })?;
+        let key = files::read(&path)?;
+        let key = String::from_utf8_lossy(&key);
         let key: Vec<&str> = key.split_whitespace().take(2).collect();
         text.push_str(&format!("{},{} {}\n", host.name, host.address, key.join(" ")));
     }
@@ -108,9 +100,13 @@ fn known_hosts(state: &State, lab: &Path) -> Result<String, LabError> {
 }
 
 fn secrets() -> String {
-    let mut text = "# Passwords of this deployment, made once. Keep this file as secret as the cluster.\n".to_owned();
+    let mut text =
+        "# Passwords of this deployment, made once. Keep this file as secret as the cluster.\n".to_owned();
     for name in SECRETS {
-        text.push_str(&format!("{name}: {}\n", Alphanumeric.sample_string(&mut rand::rng(), PASSWORD_LENGTH)));
+        text.push_str(&format!(
+            "{name}: {}\n",
+            Alphanumeric.sample_string(&mut rand::rng(), PASSWORD_LENGTH)
+        ));
     }
     text
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::LabError;
 use crate::source::{FileId, NodeValue};
+use crate::sys::files;
 
 /// One host and the inventory groups it is in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +29,10 @@ impl Default for Layout {
     fn default() -> Layout {
         let row = |prefix: &str, group: Option<&str>, count: usize| {
             (1..=count)
-                .map(|n| Member { name: format!("{prefix}{n}"), groups: group.map(str::to_owned).into_iter().collect() })
+                .map(|n| Member {
+                    name: format!("{prefix}{n}"),
+                    groups: group.map(str::to_owned).into_iter().collect(),
+                })
                 .collect::<Vec<_>>()
         };
         let members = [
@@ -69,11 +73,7 @@ impl Layout {
     /// The file cannot be read or is not such a map.
     pub fn read(path: &Path) -> Result<Layout, LabError> {
         let bad = |message: String| LabError::BadLayout { path: path.to_owned(), message };
-        let text = std::fs::read_to_string(path).map_err(|source| LabError::File {
-            what: "read",
-            path: path.to_owned(),
-            source,
-        })?;
+        let text = String::from_utf8(files::read(path)?).map_err(|error| bad(error.to_string()))?;
         Layout::parse(&text).map_err(bad)
     }
 
@@ -96,7 +96,9 @@ impl Layout {
                 _ => Err(expected.to_owned()),
             });
             if !is_host_name(name) {
-                return Err(format!("`{name}` is no host name: use a-z, 0-9 and `-`, at most 30, beginning with a letter"));
+                return Err(format!(
+                    "`{name}` is no host name: use a-z, 0-9 and `-`, at most 30, beginning with a letter"
+                ));
             }
             members.push(Member { name: name.to_string(), groups: groups.collect::<Result<_, _>>()? });
         }

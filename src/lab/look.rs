@@ -64,7 +64,8 @@ impl Lab {
         let leader = host::leader(&state, state.host(name)?)?
             .ok_or_else(|| LabError::NotRunning { host: name.to_owned(), lab: self.name().to_owned() })?;
         let target = leader.to_string();
-        let enter = ["--target", &target, "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd", "--"];
+        let enter =
+            ["--target", &target, "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd", "--"];
         Ok(enter.iter().map(|word| (*word).to_owned()).chain(command.iter().cloned()).collect())
     }
 }

@@ -17,11 +17,13 @@ pub mod program;
 pub mod requirements;
 pub mod state;
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use layout::Layout;
 use state::State;
+
+use crate::sys::files::{self, FileError};
+use crate::sys::process::ProcessError;
 
 /// What can go wrong while hosts are made, broken or taken away.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +50,12 @@ pub enum LabError {
     Busy { name: String },
     #[error("`{command}` failed ({status}): {said}")]
     Program { command: String, status: String, said: String },
-    #[error("cannot {what} {path}")]
-    File { what: &'static str, path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    #[error("{path} is not a state file of a lab: {source}")]
+    BadState { path: PathBuf, source: serde_json::Error },
 }
 
 /// Where the labs of this machine keep their hosts and state.
@@ -129,20 +135,16 @@ impl Lab {
     pub fn down(&self) -> Result<(), LabError> {
         let state = self.state()?;
         let _lock = state::lock(&self.folder, &self.name)?;
-        for spec in &state.hosts {
-            host::stop(&state, spec)?;
-        }
+        state.hosts.iter().try_for_each(|spec| host::shoot(&state, spec))?;
+        state.hosts.iter().try_for_each(|spec| host::stop(&state, spec))?;
         for spec in &state.hosts {
             host::unmount(spec, &self.folder)?;
         }
         network::down(&state)?;
         inventory::remove(&state)?;
-        std::fs::remove_dir_all(&self.folder).map_err(|source| LabError::File {
-            what: "remove",
-            path: self.folder.clone(),
-            source,
-        })?;
-        network::restore_forwarding(Path::new(LABS))
+        files::remove(&self.folder)?;
+        network::restore_forwarding(Path::new(LABS))?;
+        Ok(files::remove(&state::lock_file(&self.folder))?)
     }
 
     /// Returns the folder of the lab's hosts, logs and state.

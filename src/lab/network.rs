@@ -6,6 +6,7 @@ use std::path::Path;
 use super::LabError;
 use super::program::{self, run};
 use super::state::State;
+use crate::sys::files::{self, Attributes};
 
 /// Holds the value of `net.ipv4.ip_forward` from before the first lab, so that the last `down` can put it back.
 const FORWARDING_BEFORE: &str = "forwarding-before";
@@ -41,35 +42,33 @@ pub(super) fn up(state: &State) -> Result<(), LabError> {
         &format!(
             "table ip {table} {{}}\ndelete table ip {table}\n\
              table ip {table} {{ chain out {{ type nat hook postrouting priority srcnat; \
-             ip saddr 10.89.{subnet}.0/24 oifname != \"{bridge}\" masquerade }} }}\n\
+             ip saddr 10.89.{subnet}.0/24 oifname != \"{bridge}\" masquerade; }}; }}\n\
              table bridge {table} {{}}\ndelete table bridge {table}\n\
-             table bridge {table} {{ chain cuts {{ type filter hook forward priority filter; }} }}\n"
+             table bridge {table} {{ chain cuts {{ type filter hook forward priority filter; }}; }}\n"
         ),
     )?;
     allow_forwarding(Path::new(super::LABS))
 }
 
 fn allow_forwarding(labs: &Path) -> Result<(), LabError> {
-    let failed = |source| LabError::File { what: "read", path: FORWARDING.into(), source };
-    let before = std::fs::read_to_string(FORWARDING).map_err(failed)?;
-    if before.trim() == "1" {
+    let before = files::read(Path::new(FORWARDING))?;
+    if before.trim_ascii() == b"1" {
         return Ok(());
     }
-    let note = labs.join(FORWARDING_BEFORE);
-    crate::sys::files::replace(&note, before.as_bytes())
-        .map_err(|source| LabError::File { what: "write", path: note, source })?;
-    run("sysctl", &["-q", "-w", "net.ipv4.ip_forward=1"])
+    files::replace(&labs.join(FORWARDING_BEFORE), &before, Attributes::default())?;
+    Ok(files::write_kernel_file(Path::new(FORWARDING), "1")?)
 }
 
 /// Puts `net.ipv4.ip_forward` back when the last lab is gone.
 pub(super) fn restore_forwarding(labs: &Path) -> Result<(), LabError> {
-    let another = std::fs::read_dir(labs).is_ok_and(|entries| entries.flatten().any(|entry| entry.path().is_dir()));
+    let another =
+        std::fs::read_dir(labs).is_ok_and(|entries| entries.flatten().any(|entry| entry.path().is_dir()));
     let note = labs.join(FORWARDING_BEFORE);
     if another || !note.exists() {
         return Ok(());
     }
-    run("sysctl", &["-q", "-w", "net.ipv4.ip_forward=0"])?;
-    std::fs::remove_file(&note).map_err(|source| LabError::File { what: "remove", path: note, source })
+    files::write_kernel_file(Path::new(FORWARDING), "0")?;
+    Ok(files::remove(&note)?)
 }
 
 /// Takes the bridge and the rules away; what is gone already is no error.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::LabError;
 use super::layout::{Layout, Member};
 use super::network;
+use crate::sys::files::{self, Attributes, FileError};
 
 /// A host of the lab.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +37,8 @@ impl State {
     /// Chooses a network and addresses for the hosts of `layout`.
     pub fn plan(name: &str, layout: &Layout, image: &Path, inventory: &Path) -> Result<State, LabError> {
         let subnet = network::free_subnet(name)?;
-        let address = |index: usize| Ipv4Addr::new(10, 89, subnet, u8::try_from(11 + index).unwrap_or(u8::MAX));
+        let address =
+            |index: usize| Ipv4Addr::new(10, 89, subnet, u8::try_from(11 + index).unwrap_or(u8::MAX));
         let host = |(index, member): (usize, &Member)| HostSpec {
             name: member.name.clone(),
             groups: member.groups.clone(),
@@ -84,27 +86,27 @@ impl State {
 
     pub(super) fn read(folder: &Path) -> Result<Option<State>, LabError> {
         let path = folder.join("state.json");
-        let file = |source| LabError::File { what: "read", path: path.clone(), source };
-        match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| file(error.into())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(file(error)),
-        }
+        let Some(bytes) = files::read_if_there(&path)? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|source| LabError::BadState { path, source })
     }
 
     pub(super) fn write(&self, folder: &Path) -> Result<(), LabError> {
         let path = folder.join("state.json");
-        let file = |source| LabError::File { what: "write", path: path.clone(), source };
-        let text = serde_json::to_vec_pretty(self).map_err(|error| file(error.into()))?;
-        crate::sys::files::replace(&path, &text).map_err(file)
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|source| LabError::BadState { path: path.clone(), source })?;
+        Ok(files::replace(&path, &text, Attributes::default())?)
     }
+}
+
+pub(super) fn lock_file(folder: &Path) -> PathBuf {
+    folder.with_extension("lock")
 }
 
 /// Takes the lab for one run of the tool; freed when dropped, or when the process dies.
 pub(super) fn lock(folder: &Path, name: &str) -> Result<Flock<File>, LabError> {
-    let path = folder.with_extension("lock");
-    let failed = |source| LabError::File { what: "open", path: path.clone(), source };
-    std::fs::create_dir_all(folder).map_err(failed)?;
+    let path = lock_file(folder);
+    let failed = |source| FileError { operation: "open", path: path.clone(), source };
+    files::make_folders(folder)?;
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock)
         .map_err(|(_, _)| LabError::Busy { name: name.to_owned() })
@@ -133,7 +135,8 @@ mod tests {
     #[test]
     fn a_list_may_name_hosts_and_groups_and_takes_each_host_once() {
         let state = state();
-        let names: Vec<&str> = state.select("db1,postgres,etcd2").unwrap().iter().map(|h| h.name.as_str()).collect();
+        let names: Vec<&str> =
+            state.select("db1,postgres,etcd2").unwrap().iter().map(|h| h.name.as_str()).collect();
         assert_eq!(names, ["db1", "db2", "db3", "etcd2"]);
     }
 
