@@ -53,4 +53,25 @@ test-local: setup ## real etcd, Postgres and sshd on loopback
 test-lab: setup build ## systemd hosts, playbooks over SSH, failures of whole hosts
 	KEDDAH=$(CURDIR)/target/keddah $(CARGO) test --locked --test lab -- --test-threads 1
 
-.PHONY: help setup setup-build build check test test-unit test-sim test-local test-lab
+
+# ── the main job ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+KEDDAH := target/keddah
+
+demo: build ## from bare hosts to a cluster that fails over, on this machine
+	$(SUDO) $(KEDDAH) lab up
+	$(SUDO) $(KEDDAH) apply -i inventory/lab playbooks/site.yml
+	@$(SUDO) $(KEDDAH) list -i inventory/lab
+	@echo; echo "Through HAProxy (superuser postgres, password keddah_superuser_password in inventory/lab/group_vars/all/secrets.yml):"
+	@$(SUDO) $(KEDDAH) lab status | awk '$$3 == "haproxy" { printf "  %s  read-write %s:5000  read-only %s:5001  stats http://%s:7000/\n", $$1, $$2, $$2, $$2 }'
+	@echo; echo "Next:"
+	@echo "  sudo $(KEDDAH) switchover -i inventory/lab                       move the leader"
+	@echo "  sudo $(KEDDAH) lab kill db1 && sudo $(KEDDAH) list -i inventory/lab    a host dies"
+	@echo "  sudo $(KEDDAH) lab heal                                          and comes back"
+	@echo "  sudo $(KEDDAH) check -i inventory/lab playbooks/site.yml         has anything drifted?"
+	@echo "  make demo-down                                                 take it all away"
+
+demo-down: ## take the demo's hosts away
+	$(SUDO) $(KEDDAH) lab down
+
+.PHONY: help setup setup-build build check test test-unit test-sim test-local test-lab demo demo-down

@@ -19,6 +19,7 @@ pub mod transport;
 // The node agent.
 pub mod agent;
 pub mod guard;
+
 // Throwaway hosts.
 pub mod lab;
 

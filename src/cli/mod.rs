@@ -10,6 +10,7 @@ pub mod inventory;
 pub mod validate;
 
 pub mod lab;
+pub mod resolve;
 pub mod version;
 
 use clap::{Parser, Subcommand};
@@ -30,6 +31,8 @@ enum Command {
     Validate(validate::Args),
     Inventory(inventory::Args),
     Lab(lab::Args),
+    #[command(hide = true)]
+    Resolve(resolve::Args),
     Version(version::Args),
 }
 
@@ -40,6 +43,7 @@ pub fn run() -> Exit {
         Command::Validate(args) => validate::run(&args),
         Command::Inventory(args) => inventory::run(&args),
         Command::Lab(args) => lab::run(args),
+        Command::Resolve(args) => resolve::run(&args),
         Command::Version(args) => version::run(args),
     };
     done.unwrap_or_else(|error| {

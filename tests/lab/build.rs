@@ -31,7 +31,9 @@ pub fn second_apply_changes_nothing(world: &World) -> Outcome {
     let hosts = again.lines().filter(|line| line.contains("changed=")).count();
     let converged = again.lines().filter(|line| line.contains("changed=0")).count();
     if hosts != 8 || converged != 8 {
-        return Err(format!("expected changed=0 on eight hosts, found it on {converged} of {hosts}:\n{again}"));
+        return Err(format!(
+            "expected changed=0 on eight hosts, found it on {converged} of {hosts}:\n{again}"
+        ));
     }
     let check = world.playbook(0, "check", SITE, &[])?;
     if check.contains("unknown reason") { Err(check) } else { Ok(()) }

@@ -34,7 +34,8 @@ pub fn rolling_restart_switches_over_once(world: &World) -> Outcome {
     crate::world::until(Duration::from_secs(30), || (done.elapsed() > Duration::from_secs(1)).then_some(()));
     let written = writes.finish(world)?;
     let after = started(world)?;
-    let same: Vec<&str> = before.iter().filter(|start| after.contains(start)).map(|start| start.0.as_str()).collect();
+    let same: Vec<&str> =
+        before.iter().filter(|start| after.contains(start)).map(|start| start.0.as_str()).collect();
     if !same.is_empty() {
         return Err(format!("not restarted: {same:?}"));
     }
@@ -63,7 +64,8 @@ fn timeline(world: &World) -> Result<i64, String> {
     let leader = world.healthy(HEALED_WITHIN)?;
     let rows = query(&config(world, &leader, 5432)?, "select timeline_id from pg_control_checkpoint()")?;
     // A fresh promotion shows in pg_control with its checkpoint; the WAL's own name has it at once.
-    let wal = query(&config(world, &leader, 5432)?, "select substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)")?;
+    let wal =
+        query(&config(world, &leader, 5432)?, "select substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)")?;
     let number = wal.first().and_then(|text| i64::from_str_radix(text, 16).ok());
     number.ok_or_else(|| format!("no timeline: {rows:?} {wal:?}"))
 }

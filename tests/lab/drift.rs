@@ -37,7 +37,7 @@ const DRIFTS: &[(&str, &str, &str)] = &[
 
 pub fn drift_is_found_and_repaired(world: &World) -> Outcome {
     let leader = world.healthy(Duration::from_secs(120))?;
-    for (host, script, word) in DRIFTS {
+    for (host, script, _) in DRIFTS {
         let host = if *host == "LEADER" { leader.as_str() } else { host };
         world.sh(host, script).map_err(|error| format!("making the drift on {host}: {error}"))?;
     }

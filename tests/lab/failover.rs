@@ -17,10 +17,11 @@ fn synchronous(world: &World, on: bool) -> Outcome {
     world.succeed(&["edit-config", "-i", &inventory, "-s", &setting, "--force"])?;
     let leader = world.healthy(HEALED_WITHIN)?;
     let config = config(world, &leader, 5432)?;
-    let names = || query(&config, "show synchronous_standby_names").ok().and_then(|rows| rows.into_iter().next());
-    until(Duration::from_secs(60), || names().filter(|names| names.is_empty() != on))
-        .map(|_| ())
-        .ok_or_else(|| format!("synchronous_standby_names does not follow synchronous_mode={on}: {:?}", names()))
+    let names =
+        || query(&config, "show synchronous_standby_names").ok().and_then(|rows| rows.into_iter().next());
+    until(Duration::from_secs(60), || names().filter(|names| names.is_empty() != on)).map(|_| ()).ok_or_else(
+        || format!("synchronous_standby_names does not follow synchronous_mode={on}: {:?}", names()),
+    )
 }
 
 /// Waits for the first acknowledged write after the fault by another member; returns how long it took.
@@ -28,7 +29,8 @@ fn writes_return(world: &World, old: &str, since: Instant) -> Result<Duration, S
     let config = config(world, "proxy1", 5000)?;
     let address = world.address(old)?;
     until(BACK_WITHIN + Duration::from_secs(60), || {
-        let server = query(&config, "create table if not exists probe (); select host(inet_server_addr())").ok()?;
+        let server =
+            query(&config, "create table if not exists probe (); select host(inet_server_addr())").ok()?;
         (server.first().is_some_and(|server| *server != address)).then(|| since.elapsed())
     })
     .ok_or_else(|| format!("no write succeeds on another member than {old} after {:?}", since.elapsed()))
@@ -48,7 +50,11 @@ pub fn the_primarys_host_dies(world: &World) -> Outcome {
     if back > BACK_WITHIN {
         return Err(format!("writes came back after {back:?}, expected at most {BACK_WITHIN:?}"));
     }
-    print!("[writes back after {:.1} s, longest gap {:.1} s] ", back.as_secs_f32(), written.longest_gap().as_secs_f32());
+    print!(
+        "[writes back after {:.1} s, longest gap {:.1} s] ",
+        back.as_secs_f32(),
+        written.longest_gap().as_secs_f32()
+    );
     healed?;
     synchronous(world, false)
 }

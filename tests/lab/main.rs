@@ -3,7 +3,11 @@
 //! All scenarios share one lab and run in the order of [`SCENARIOS`], each on the cluster that the one before left
 //! healthy. `cargo test --test lab -- NAME` runs those whose name contains NAME (after `site`, which they need);
 //! `--keep` leaves the lab up.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests start programs and read clocks")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests start programs and read clocks"
+)]
 
 mod build;
 mod commands;
@@ -21,8 +25,10 @@ use world::World;
 /// What a scenario ends with: nothing, or what was expected and what was seen.
 type Outcome = Result<(), String>;
 
-/// Name, whether it needs the built cluster, and what it does.
-const SCENARIOS: &[(&str, fn(&World) -> Outcome)] = &[
+type Scenario = fn(&World) -> Outcome;
+
+/// Each with its name; the order is part of the story.
+const SCENARIOS: &[(&str, Scenario)] = &[
     ("names_resolve_on_another_libc", hosts::names_resolve_on_another_libc),
     ("killed_and_cut_hosts_heal", hosts::killed_and_cut_hosts_heal),
     ("plan_on_bare_hosts_changes_nothing", build::plan_on_bare_hosts_changes_nothing),
@@ -55,13 +61,19 @@ fn main() -> ExitCode {
     let world = match World::new() {
         Ok(world) => world,
         Err(error) => {
-            println!("the lab did not come up: {error}\n\ntest result: FAILED. 0 passed; 1 failed; 0 ignored");
+            println!(
+                "the lab did not come up: {error}\n\ntest result: FAILED. 0 passed; 1 failed; 0 ignored"
+            );
             return ExitCode::FAILURE;
         }
     };
     let (passed, failed, skipped) = run(&world, wanted.map(String::as_str));
     if keep {
-        println!("the lab stays: keddah lab --name {} status; inventory {}", world.name, world.inventory.display());
+        println!(
+            "the lab stays: keddah lab --name {} status; inventory {}",
+            world.name,
+            world.inventory.display()
+        );
     } else if let Err(error) = world.down() {
         println!("the lab did not go down: {error}");
         return ExitCode::FAILURE;
@@ -75,7 +87,10 @@ fn run(world: &World, wanted: Option<&str>) -> (usize, usize, usize) {
     let (mut passed, mut failed) = (0, 0);
     for (index, (name, scenario)) in SCENARIOS.iter().enumerate() {
         let needed = *name == "site_builds_a_cluster"
-            && SCENARIOS.iter().skip(BEFORE_CLUSTER).any(|(name, _)| wanted.is_some_and(|w| name.contains(w)));
+            && SCENARIOS
+                .iter()
+                .skip(BEFORE_CLUSTER)
+                .any(|(name, _)| wanted.is_some_and(|w| name.contains(w)));
         if !needed && wanted.is_some_and(|wanted| !name.contains(wanted)) {
             continue;
         }

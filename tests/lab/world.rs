@@ -22,7 +22,8 @@ impl World {
     /// Boots a lab of its own beside others of this machine.
     pub fn new() -> Result<World, String> {
         let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-        let binary = std::env::var_os("KEDDAH").map_or_else(|| env!("CARGO_BIN_EXE_keddah").into(), PathBuf::from);
+        let binary =
+            std::env::var_os("KEDDAH").map_or_else(|| env!("CARGO_BIN_EXE_keddah").into(), PathBuf::from);
         let name = format!("t{}", std::process::id() % 1_000_000);
         let inventory = root.join(format!("target/lab-tests/{name}"));
         let logs = root.join(format!("target/lab-logs/{name}"));
@@ -51,10 +52,14 @@ impl World {
     /// Runs keddah and demands an exit code; returns what it printed.
     pub fn exits(&self, code: i32, arguments: &[&str]) -> Result<String, String> {
         let output = self.keddah(arguments)?;
-        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let text =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         match output.status.code() {
             Some(found) if found == code => Ok(text),
-            found => Err(format!("keddah {} exits {found:?}, expected {code}; it said:\n{text}", arguments.join(" "))),
+            found => Err(format!(
+                "keddah {} exits {found:?}, expected {code}; it said:\n{text}",
+                arguments.join(" ")
+            )),
         }
     }
 
@@ -63,7 +68,13 @@ impl World {
     }
 
     /// Runs a playbook command on this lab's inventory and demands an exit code.
-    pub fn playbook(&self, code: i32, command: &str, playbook: &str, more: &[&str]) -> Result<String, String> {
+    pub fn playbook(
+        &self,
+        code: i32,
+        command: &str,
+        playbook: &str,
+        more: &[&str],
+    ) -> Result<String, String> {
         let inventory = self.inventory.display().to_string();
         let mut arguments = vec![command, "-i", &inventory, playbook];
         arguments.extend(more);
@@ -99,13 +110,8 @@ impl World {
     pub fn members(&self) -> Result<Vec<Value>, String> {
         let inventory = self.inventory.display().to_string();
         let text = self.succeed(&["list", "-i", &inventory, "-f", "json"])?;
-        serde_json::from_str(&text).map_err(|error| format!("`keddah list -f json` is no JSON ({error}):\n{text}"))
-    }
-
-    /// Returns the name of the leader, when there is one.
-    pub fn leader(&self) -> Result<Option<String>, String> {
-        let is_leader = |row: &&Value| row["Role"] == "Leader";
-        Ok(self.members()?.iter().find(is_leader).and_then(|row| row["Member"].as_str()).map(str::to_owned))
+        serde_json::from_str(&text)
+            .map_err(|error| format!("`keddah list -f json` is no JSON ({error}):\n{text}"))
     }
 
     /// Waits until there is one leader and two replicas that stream its timeline; returns the leader.
@@ -122,7 +128,8 @@ impl World {
             last = rows.iter().map(|row| format!("{row}\n")).collect();
             let leaders: Vec<&Value> = rows.iter().filter(|row| row["Role"] == "Leader").collect();
             let timeline = leaders.first().map(|row| &row["TL"])?;
-            let streaming = rows.iter().filter(|row| row["State"] == "streaming" && row["TL"] == *timeline).count();
+            let streaming =
+                rows.iter().filter(|row| row["State"] == "streaming" && row["TL"] == *timeline).count();
             let running = leaders.iter().filter(|row| row["State"] == "running").count();
             (rows.len() == 3 && running == 1 && leaders.len() == 1 && streaming == 2)
                 .then(|| leaders[0]["Member"].as_str().map(str::to_owned))
@@ -139,8 +146,11 @@ impl World {
         let state = self.lab.state().map_err(|error| error.to_string())?;
         for host in &state.hosts {
             let journal = self.on(&host.name, &["journalctl", "--no-pager", "-o", "short-precise"]);
-            std::fs::write(folder.join(format!("{}.journal", host.name)), journal.unwrap_or_else(|error| error))
-                .map_err(failed)?;
+            std::fs::write(
+                folder.join(format!("{}.journal", host.name)),
+                journal.unwrap_or_else(|error| error),
+            )
+            .map_err(failed)?;
         }
         let inventory = self.inventory.display().to_string();
         for command in ["list", "explain", "history"] {

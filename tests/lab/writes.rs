@@ -75,7 +75,9 @@ impl WriteLoop {
     /// Begins to write through a proxy's read-write port; returns once the first row is acknowledged.
     pub fn start(world: &World, table: &'static str) -> Result<WriteLoop, String> {
         let config = config(world, "proxy1", 5000)?;
-        let create = format!("create table if not exists {table} (n bigint primary key, at timestamptz default now())");
+        let create = format!(
+            "create table if not exists {table} (n bigint primary key, at timestamptz default now())"
+        );
         until(Duration::from_secs(30), || query(&config, &create).ok())
             .ok_or_else(|| format!("no table `{table}` could be made through proxy1:5000 within 30 s"))?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -95,8 +97,13 @@ impl WriteLoop {
         let rows = until(Duration::from_secs(30), || query(&config, &statement).ok())
             .ok_or("the rows cannot be read back through proxy1:5000")?;
         let rows: std::collections::BTreeSet<i64> = rows.iter().filter_map(|row| row.parse().ok()).collect();
-        let lost: Vec<i64> = written.acknowledged.iter().map(|(n, _)| *n).filter(|n| !rows.contains(n)).collect();
-        if lost.is_empty() { Ok(written) } else { Err(format!("{} acknowledged rows are lost: {lost:?}", lost.len())) }
+        let lost: Vec<i64> =
+            written.acknowledged.iter().map(|(n, _)| *n).filter(|n| !rows.contains(n)).collect();
+        if lost.is_empty() {
+            Ok(written)
+        } else {
+            Err(format!("{} acknowledged rows are lost: {lost:?}", lost.len()))
+        }
     }
 }
 
@@ -107,7 +114,10 @@ async fn write(config: Config, table: &'static str, stop: Arc<AtomicBool>) -> Wr
     let statement = format!("insert into {table} (n) values ($1)");
     while !stop.load(Ordering::Relaxed) {
         if client.as_ref().is_none_or(Client::is_closed) {
-            client = tokio::time::timeout(Duration::from_secs(2), connect(&config)).await.ok().and_then(Result::ok);
+            client = tokio::time::timeout(Duration::from_secs(2), connect(&config))
+                .await
+                .ok()
+                .and_then(Result::ok);
         }
         let Some(open) = &client else {
             written.errors += 1;
