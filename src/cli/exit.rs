@@ -17,8 +17,6 @@ pub enum Exit {
     Unreachable,
     /// A cluster command whose outcome is not known.
     Unknown,
-    /// The exit code of a program that was run for the user, passed on.
-    Passed(u8),
 }
 
 impl From<Exit> for ExitCode {
@@ -30,7 +28,6 @@ impl From<Exit> for ExitCode {
             Exit::PutBack => 3,
             Exit::Unreachable => 4,
             Exit::Unknown => 5,
-            Exit::Passed(code) => code,
         })
     }
 }

@@ -8,5 +8,7 @@
 
 pub mod client;
 pub mod frame;
+pub mod runner;
 pub mod upload;
+pub mod variables;
 pub mod wire;

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::expr::{Dict, Value};
+use crate::modules::{ChangeLine, Diff, Thing};
+use crate::source::Span;
 
 /// A step of the run; the same number means the same task of the playbook on every host.
 pub type StepId = u32;
@@ -127,6 +129,8 @@ pub struct Segment {
     /// Dictionaries of variables, shared by the scopes.
     pub layers: Vec<Dict>,
     pub scopes: Vec<Scope>,
+    /// Variables of other hosts that the steps may name, evaluated.
+    pub hostvars: Vec<(Arc<str>, Dict)>,
     /// Facts known so far.
     pub facts: Dict,
     /// What `include_vars` loaded.
@@ -374,41 +378,6 @@ pub struct FaultText {
     /// The last lines of what a program wrote.
     pub lines: Vec<String>,
     pub hint: Option<String>,
-}
-
-/// One difference in words, and what it would interrupt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChangeLine {
-    pub text: String,
-    pub risk: Risk,
-}
-
-/// What a change interrupts; later ones are worse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Risk {
-    None,
-    Reload,
-    Restart,
-    Failover,
-    DataLoss,
-}
-
-/// A text before and after.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Diff {
-    pub header: String,
-    pub before: String,
-    pub after: String,
-}
-
-/// Something on a host that a step makes or looks at.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Thing {
-    Path(String),
-    User(String),
-    Group(String),
-    Package(String),
-    Program(String),
-    Unit(String),
-    Port(u16),
+    /// The template that has no value.
+    pub place: Option<Span>,
 }

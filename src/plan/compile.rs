@@ -672,7 +672,6 @@ fn what(written: &Written, module: &str, args: &Value) -> Result<What, CompileEr
         "add_host" => What::AddHost,
         "group_by" => What::GroupBy,
         "pause" => What::Pause,
-        "fetch" => What::Fetch,
         "meta" => What::Meta(meta(args.get("_raw_params").and_then(Value::as_str).unwrap_or_default())?),
         _ => What::Host,
     })

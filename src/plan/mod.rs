@@ -8,5 +8,7 @@
 
 pub mod compile;
 pub mod handlers;
+pub mod order;
 pub mod program;
+pub mod reach;
 pub mod tags;

@@ -69,7 +69,6 @@ pub enum What {
     AddHost,
     GroupBy,
     Pause,
-    Fetch,
     Meta(Meta),
 }
 
