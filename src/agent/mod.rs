@@ -6,6 +6,8 @@ pub mod view;
 
 pub mod observe;
 
+pub mod act;
+
 pub mod decide;
 
 pub mod lease;

@@ -1,0 +1,3 @@
+//! Carries out decisions. Adds no condition and makes no choice: where a fence does not hold, it says so.
+
+pub mod dcs;

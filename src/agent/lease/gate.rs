@@ -1,0 +1,159 @@
+//! The agent's line to its guard: connects when needed, says hello, keeps the last status.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::guard::client::{GuardError, Link};
+use crate::guard::protocol::{Hold, Refusal, Request, Status};
+
+/// How long an ask may take that only changes the guard's memory.
+const PROMPT: Duration = Duration::from_millis(1_000);
+
+/// Pause before a guard that is not there is looked for again.
+const RECONNECT: Duration = Duration::from_millis(200);
+
+/// The line. Cheap to clone; clones share the connection.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    socket: PathBuf,
+    link: tokio::sync::Mutex<Option<Link>>,
+    hold: Mutex<Option<Hold>>,
+    status: Mutex<Option<Status>>,
+    /// Told whenever the guard says something that a look should see.
+    wake: Arc<Notify>,
+}
+
+impl Gate {
+    pub fn new(socket: PathBuf, wake: Arc<Notify>) -> Gate {
+        let inner = Inner {
+            socket,
+            link: tokio::sync::Mutex::new(None),
+            hold: Mutex::new(None),
+            status: Mutex::new(None),
+            wake,
+        };
+        Gate { inner: Arc::new(inner) }
+    }
+
+    pub fn socket(&self) -> &std::path::Path {
+        &self.inner.socket
+    }
+
+    /// Sets what this agent shows when it says hello, and says it.
+    ///
+    /// # Errors
+    /// The guard cannot be reached, or serves another agent.
+    pub async fn hold(&self, hold: Option<Hold>) -> Result<Status, GuardError> {
+        *self.inner.hold.lock().unwrap_or_else(PoisonError::into_inner) = hold;
+        self.ask(crate::guard::client::hello(hold), PROMPT).await
+    }
+
+    /// Returns the connection, made and greeted if need be.
+    ///
+    /// # Errors
+    /// The guard cannot be reached, or serves another agent.
+    async fn link(&self) -> Result<Link, GuardError> {
+        let mut slot = self.inner.link.lock().await;
+        if let Some(link) = slot.as_ref() {
+            return Ok(link.clone());
+        }
+        let link = Link::connect(&self.inner.socket)?;
+        let hold = *self.inner.hold.lock().unwrap_or_else(PoisonError::into_inner);
+        let status = link.ask(crate::guard::client::hello(hold), PROMPT).await?;
+        self.remember(status);
+        *slot = Some(link.clone());
+        Ok(link)
+    }
+
+    /// Asks the guard; a broken connection is made anew once.
+    ///
+    /// # Errors
+    /// The guard cannot be reached, is silent, or refuses.
+    pub async fn ask(&self, request: Request, limit: Duration) -> Result<Status, GuardError> {
+        let mut second = false;
+        loop {
+            let link = match self.link().await {
+                Ok(link) => link,
+                Err(error) => {
+                    self.forget();
+                    return Err(error);
+                }
+            };
+            match link.ask(request.clone(), limit).await {
+                Ok(status) => {
+                    self.remember(status.clone());
+                    return Ok(status);
+                }
+                Err(GuardError::Refused { refusal, status }) => {
+                    self.remember((*status).clone());
+                    // Displaced agents must not find their way back by reconnecting with an old hold.
+                    let greet = matches!(refusal, Refusal::NoHello) && !second;
+                    if !greet {
+                        return Err(GuardError::Refused { refusal, status });
+                    }
+                    self.inner.link.lock().await.take();
+                }
+                Err(error) => {
+                    self.inner.link.lock().await.take();
+                    if second || matches!(error, GuardError::Silent(_)) {
+                        self.forget();
+                        return Err(error);
+                    }
+                }
+            }
+            second = true;
+        }
+    }
+
+    /// Asks for the status; None where no guard answers.
+    pub async fn status(&self) -> Option<Status> {
+        match self.ask(Request::Status, PROMPT).await {
+            Ok(status) => Some(status),
+            Err(GuardError::Refused { status, .. }) => Some(*status),
+            Err(_) => None,
+        }
+    }
+
+    /// Returns what the guard said last; None where it cannot be reached.
+    pub fn last(&self) -> Option<Status> {
+        self.inner.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn remember(&self, status: Status) {
+        *self.inner.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
+    }
+
+    fn forget(&self) {
+        *self.inner.status.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Listens for what the guard says by itself, for ever, and wakes the loop.
+    pub async fn listen(self) {
+        loop {
+            let Ok(link) = self.link().await else {
+                tokio::time::sleep(RECONNECT).await;
+                continue;
+            };
+            match link.notice().await {
+                Ok(status) => {
+                    self.remember(status);
+                    self.inner.wake.notify_one();
+                }
+                Err(_) => {
+                    self.inner.link.lock().await.take();
+                    self.forget();
+                    self.inner.wake.notify_one();
+                    tokio::time::sleep(RECONNECT).await;
+                }
+            }
+        }
+    }
+}
