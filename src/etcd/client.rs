@@ -1,5 +1,6 @@
 //! Calls with limits: the preferred endpoint first, the others when it is silent.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -130,7 +131,7 @@ pub struct Client {
 #[derive(Debug)]
 struct Inner {
     config: Config,
-    nodes: Vec<Node>,
+    nodes: Vec<Arc<Node>>,
     preferred: AtomicUsize,
     seen: Seen,
 }
@@ -138,8 +139,11 @@ struct Inner {
 impl Client {
     /// Makes a client; connections are opened when they are needed.
     pub fn new(config: Config) -> Client {
-        let nodes =
-            config.endpoints.iter().map(|text| Node::new(Endpoint::parse(text, &config.protocol))).collect();
+        let nodes = config
+            .endpoints
+            .iter()
+            .map(|text| Arc::new(Node::new(Endpoint::parse(text, &config.protocol))))
+            .collect();
         Client {
             inner: Arc::new(Inner { config, nodes, preferred: AtomicUsize::new(0), seen: Seen::default() }),
         }
@@ -183,7 +187,7 @@ impl Client {
     }
 
     async fn read(&self, key: &str, prefix: bool) -> Result<Range, EtcdError> {
-        self.hedged(async |mut client: etcd_client::Client| {
+        self.hedged(|mut client| async move {
             let options = prefix.then(|| etcd_client::GetOptions::new().with_prefix());
             let answer = client.get(key, options).await?;
             let header = Header::of(answer.header());
@@ -198,7 +202,7 @@ impl Client {
     /// # Errors
     /// etcd did not answer, so that whether it was applied is not known; or it refuses.
     pub async fn txn(&self, txn: &Txn) -> Result<TxnOutcome, EtcdError> {
-        self.once(0, async |mut client: etcd_client::Client| {
+        self.once(0, |mut client| async move {
             let compares: Vec<_> = txn.compares.iter().map(Compare::to_library).collect();
             let writes: Vec<_> = txn.writes.iter().map(Write::to_library).collect();
             let answer = client.txn(etcd_client::Txn::new().when(compares).and_then(writes)).await?;
@@ -219,7 +223,7 @@ impl Client {
     /// # Errors
     /// etcd did not answer, so that whether it is written is not known; or it refuses.
     pub async fn put(&self, key: &str, value: &str, lease: Option<i64>) -> Result<i64, EtcdError> {
-        self.once(lease.unwrap_or(0), async |mut client: etcd_client::Client| {
+        self.once(lease.unwrap_or(0), |mut client| async move {
             let options = lease.map(|lease| etcd_client::PutOptions::new().with_lease(lease));
             let answer = client.put(key, value, options).await?;
             let header = Header::of(answer.header());
@@ -233,7 +237,7 @@ impl Client {
     /// # Errors
     /// etcd did not answer, or refuses.
     pub async fn delete(&self, key: &str) -> Result<bool, EtcdError> {
-        self.once(0, async |mut client: etcd_client::Client| {
+        self.once(0, |mut client| async move {
             let answer = client.delete(key, None).await?;
             Ok((answer.deleted() > 0, Header::of(answer.header())))
         })
@@ -245,7 +249,7 @@ impl Client {
     /// # Errors
     /// etcd did not answer, or refuses.
     pub async fn delete_prefix(&self, prefix: &str) -> Result<i64, EtcdError> {
-        self.once(0, async |mut client: etcd_client::Client| {
+        self.once(0, |mut client| async move {
             let options = etcd_client::DeleteOptions::new().with_prefix();
             let answer = client.delete(prefix, Some(options)).await?;
             Ok((answer.deleted(), Header::of(answer.header())))
@@ -259,7 +263,7 @@ impl Client {
     /// etcd did not answer; a lease made all the same ends by itself.
     pub async fn lease_grant(&self, ttl: Duration) -> Result<Granted, EtcdError> {
         let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
-        self.hedged(async |mut client: etcd_client::Client| {
+        self.hedged(|mut client| async move {
             let sent = clock::now();
             let answer = client.lease_grant(seconds, None).await?;
             let ttl = Duration::from_secs(u64::try_from(answer.ttl()).unwrap_or(0));
@@ -273,7 +277,7 @@ impl Client {
     /// # Errors
     /// etcd did not answer, or the lease does not exist.
     pub async fn lease_revoke(&self, lease: i64) -> Result<(), EtcdError> {
-        self.once(lease, async |mut client: etcd_client::Client| {
+        self.once(lease, |mut client| async move {
             let answer = client.lease_revoke(lease).await?;
             Ok(((), Header::identity(answer.header())))
         })
@@ -285,8 +289,8 @@ impl Client {
     /// # Errors
     /// etcd did not answer, or the lease does not exist.
     pub async fn keep_alive(&self, lease: i64, limit: Duration) -> Result<Renewal, EtcdError> {
-        let inner = &self.inner;
-        self.race(limit, lease, async |node: &Node| {
+        let config = &self.inner.config;
+        self.race(limit, |node| async move {
             if let Some((id, mut keeper, mut answers)) = node.take_keepalive(lease).await {
                 let sent = clock::now();
                 let asked = keeper.keep_alive().await;
@@ -298,7 +302,7 @@ impl Client {
                     return Ok((renewal, Header::identity(answer.header())));
                 }
             }
-            let mut client = node.connect(&inner.config).await?;
+            let mut client = node.connect(config).await?;
             let sent = clock::now();
             let opened = client.lease_keep_alive(lease).await;
             let (mut keeper, mut answers) = opened.map_err(|error| Attempt::from_library(&error, lease))?;
@@ -325,11 +329,14 @@ impl Client {
     }
 
     /// Runs a call at one endpoint, by number, with nothing checked but the limit.
-    pub(super) async fn at<T>(
+    pub(super) async fn at<T, F>(
         &self,
         index: usize,
-        call: impl AsyncFnOnce(etcd_client::Client) -> Result<T, etcd_client::Error>,
-    ) -> (String, Result<T, EtcdError>) {
+        call: impl FnOnce(etcd_client::Client) -> F,
+    ) -> (String, Result<T, EtcdError>)
+    where
+        F: Future<Output = Result<T, etcd_client::Error>>,
+    {
         let Some(node) = self.inner.nodes.get(index % self.inner.nodes.len().max(1)) else {
             return (String::new(), Err(EtcdError::NoEndpoints));
         };
@@ -355,24 +362,28 @@ impl Client {
     }
 
     /// Runs a call that may be sent more than once without harm, hedged.
-    pub(super) async fn hedged<T>(
-        &self,
-        call: impl AsyncFn(etcd_client::Client) -> Result<(T, Option<Header>), etcd_client::Error>,
-    ) -> Result<T, EtcdError> {
-        let inner = &self.inner;
-        self.race(inner.config.limit, 0, async |node: &Node| {
-            let client = node.connect(&inner.config).await?;
+    pub(super) async fn hedged<T, F>(&self, call: impl Fn(etcd_client::Client) -> F) -> Result<T, EtcdError>
+    where
+        F: Future<Output = Result<(T, Option<Header>), etcd_client::Error>>,
+    {
+        let config = &self.inner.config;
+        let call = &call;
+        self.race(config.limit, |node| async move {
+            let client = node.connect(config).await?;
             call(client).await.map_err(|error| Attempt::from_library(&error, 0))
         })
         .await
     }
 
     /// Runs a call that must not be sent twice: the next endpoint is asked only if nothing went out.
-    pub(super) async fn once<T>(
+    pub(super) async fn once<T, F>(
         &self,
         lease: i64,
-        call: impl AsyncFn(etcd_client::Client) -> Result<(T, Option<Header>), etcd_client::Error>,
-    ) -> Result<T, EtcdError> {
+        call: impl Fn(etcd_client::Client) -> F,
+    ) -> Result<T, EtcdError>
+    where
+        F: Future<Output = Result<(T, Option<Header>), etcd_client::Error>>,
+    {
         let inner = &self.inner;
         let mut tried = Vec::new();
         let limit = inner.config.limit;
@@ -406,14 +417,12 @@ impl Client {
 
     /// Asks the endpoints one after the other, each 300 ms after the one before or as soon as that one failed; the
     /// first answer counts.
-    async fn race<T>(
-        &self,
-        limit: Duration,
-        lease: i64,
-        attempt: impl AsyncFn(&Node) -> Result<(T, Option<Header>), Attempt>,
-    ) -> Result<T, EtcdError> {
+    async fn race<T, F>(&self, limit: Duration, attempt: impl Fn(Arc<Node>) -> F) -> Result<T, EtcdError>
+    where
+        F: Future<Output = Result<(T, Option<Header>), Attempt>>,
+    {
         let inner = &self.inner;
-        let order: Vec<&Node> = self.order().collect();
+        let order: Vec<Arc<Node>> = self.order().cloned().collect();
         if order.is_empty() {
             return Err(EtcdError::NoEndpoints);
         }
@@ -425,23 +434,20 @@ impl Client {
         loop {
             if let Some(node) = waiting.next() {
                 let seen = inner.seen.now();
-                let attempt = &attempt;
-                running.push(async move { (node, seen, attempt(node).await) });
+                let answer = attempt(node.clone());
+                running.push(async move { (node, seen, answer.await) });
             }
             let left = limit.saturating_sub(clock::now().since(started));
             let patience = if waiting.len() > 0 { HEDGE_AFTER.min(left) } else { left };
             match tokio::time::timeout(patience, running.next()).await {
-                Ok(Some((node, seen, Ok((value, header))))) => match self.accept(node, header, seen) {
+                Ok(Some((node, seen, Ok((value, header))))) => match self.accept(&node, header, seen) {
                     Ok(()) => {
-                        self.prefer(node);
+                        self.prefer(&node);
                         return Ok(value);
                     }
                     Err(error) => settled = Some(error),
                 },
-                Ok(Some((_, _, Err(Attempt::Final(error))))) => {
-                    debug_assert!(lease == 0 || error != EtcdError::LeaseNotFound(0));
-                    return Err(error);
-                }
+                Ok(Some((_, _, Err(Attempt::Final(error))))) => return Err(error),
                 Ok(Some((node, _, Err(Attempt::NotSent(text) | Attempt::Silent(text))))) => {
                     tried.push(format!("{}: {text}", node.endpoint));
                     node.drop_connection().await;
@@ -489,14 +495,14 @@ impl Client {
         Ok(())
     }
 
-    fn order(&self) -> impl Iterator<Item = &Node> {
+    fn order(&self) -> impl Iterator<Item = &Arc<Node>> {
         let nodes = &self.inner.nodes;
         let first = self.inner.preferred.load(Ordering::Relaxed) % nodes.len().max(1);
         nodes.iter().cycle().skip(first).take(nodes.len())
     }
 
-    fn prefer(&self, node: &Node) {
-        if let Some(index) = self.inner.nodes.iter().position(|other| std::ptr::eq(other, node)) {
+    fn prefer(&self, node: &Arc<Node>) {
+        if let Some(index) = self.inner.nodes.iter().position(|other| Arc::ptr_eq(other, node)) {
             self.inner.preferred.store(index, Ordering::Relaxed);
         }
     }

@@ -63,7 +63,7 @@ impl Client {
     /// # Errors
     /// etcd did not answer, or refuses.
     pub async fn members(&self) -> Result<Vec<Member>, EtcdError> {
-        self.hedged(async |mut client: etcd_client::Client| {
+        self.hedged(|mut client| async move {
             let answer = client.member_list().await?;
             let members = answer.members().iter().map(Member::from_library).collect();
             Ok((members, Header::identity(answer.header())))
@@ -77,7 +77,7 @@ impl Client {
     /// etcd did not answer, so that whether it is added is not known; or it refuses, for instance because too few
     /// members are up.
     pub async fn member_add(&self, peer_urls: &[String], learner: bool) -> Result<u64, EtcdError> {
-        self.once(0, async |mut client: etcd_client::Client| {
+        self.once(0, |mut client| async move {
             let options = learner.then(|| etcd_client::MemberAddOptions::new().with_is_learner());
             let answer = client.member_add(peer_urls, options).await?;
             Ok((answer.member().map_or(0, etcd_client::Member::id), Header::identity(answer.header())))
@@ -90,7 +90,7 @@ impl Client {
     /// # Errors
     /// etcd did not answer, or refuses.
     pub async fn member_remove(&self, id: u64) -> Result<(), EtcdError> {
-        self.once(0, async |mut client: etcd_client::Client| {
+        self.once(0, |mut client| async move {
             let answer = client.member_remove(id).await?;
             Ok(((), Header::identity(answer.header())))
         })
@@ -102,7 +102,7 @@ impl Client {
     /// # Errors
     /// etcd did not answer, or refuses: the learner is not in step yet.
     pub async fn member_promote(&self, id: u64) -> Result<(), EtcdError> {
-        self.once(0, async |mut client: etcd_client::Client| {
+        self.once(0, |mut client| async move {
             let answer = client.member_promote(id).await?;
             Ok(((), Header::identity(answer.header())))
         })
@@ -113,8 +113,7 @@ impl Client {
     pub async fn statuses(&self) -> Vec<EndpointStatus> {
         let mut all = Vec::with_capacity(self.endpoints());
         for index in 0..self.endpoints() {
-            let (endpoint, answer) =
-                self.at(index, async |mut client: etcd_client::Client| client.status().await).await;
+            let (endpoint, answer) = self.at(index, |mut client| async move { client.status().await }).await;
             let status = answer.map(|answer| Status {
                 cluster_id: answer.header().map_or(0, etcd_client::ResponseHeader::cluster_id),
                 member_id: answer.header().map_or(0, etcd_client::ResponseHeader::member_id),

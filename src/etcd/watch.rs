@@ -40,7 +40,7 @@ async fn follow(client: &Client, prefix: &str, sender: &mpsc::Sender<Change>) {
     let mut next_revision = 0;
     for attempt in 0.. {
         let opened = client
-            .at(attempt, async |mut client: etcd_client::Client| {
+            .at(attempt, |mut client| async move {
                 let options =
                     etcd_client::WatchOptions::new().with_prefix().with_start_revision(next_revision);
                 client.watch(prefix, Some(options)).await

@@ -79,7 +79,10 @@ impl DcsActor {
             Action::HandOver { fence, candidate, candidate_lease, optime, sync, keep_failover } => {
                 let mut txn = self
                     .fenced(*fence)
-                    .when(Compare::Lease { key: self.keys.member(candidate.as_str()), lease: candidate_lease.0 })
+                    .when(Compare::Lease {
+                        key: self.keys.member(candidate.as_str()),
+                        lease: candidate_lease.0,
+                    })
                     .then(Write::put_leased(self.keys.leader(), candidate.as_str(), candidate_lease.0))
                     .then(self.optime(*optime, ground));
                 if let Some(sync) = sync {
@@ -163,7 +166,8 @@ impl DcsActor {
     }
 
     fn take(&self, lease: LeaseId, compared: &Compared, sync: Option<&SyncState>, spend: bool) -> Txn {
-        let Compared { initialize, system_id, sync: sync_seen, config, failover, failsafe, history } = compared;
+        let Compared { initialize, system_id, sync: sync_seen, config, failover, failsafe, history } =
+            compared;
         let mut txn = Txn::default().when(Compare::Absent { key: self.keys.leader() });
         let same = |key: String, revision: i64| Compare::ModRevision { key, revision };
         txn = txn
@@ -175,9 +179,9 @@ impl DcsActor {
         let key = self.keys.initialize();
         txn = match initialize {
             Some(id) => txn.when(Compare::Value { key, value: id.to_string() }),
-            None => txn
-                .when(Compare::Absent { key: key.clone() })
-                .then(Write::put(key, system_id.to_string())),
+            None => {
+                txn.when(Compare::Absent { key: key.clone() }).then(Write::put(key, system_id.to_string()))
+            }
         };
         txn = txn.then(Write::put_leased(self.keys.leader(), self.me.as_str(), lease.0));
         if let Some(sync) = sync {

@@ -124,7 +124,13 @@ pub struct Adopted {
 
 impl Keeper {
     /// Starts the task. `wake` is told when the lease is granted or lost.
-    pub fn start(client: Client, gate: Gate, times: Times, adopted: Option<Adopted>, wake: Arc<Notify>) -> Keeper {
+    pub fn start(
+        client: Client,
+        gate: Gate,
+        times: Times,
+        adopted: Option<Adopted>,
+        wake: Arc<Notify>,
+    ) -> Keeper {
         let (commands, inbox) = mpsc::channel(16);
         let shared = Arc::new(Shared {
             lease: Mutex::new(Lease::None),
@@ -303,22 +309,20 @@ impl Task {
         let answer = self.client.keep_alive(held.id.0, limit).await;
         let answered = clock::now();
         match answer {
-            Ok(renewal) => {
-                match held.deadline.renewed(renewal.sent, answered, held.asked, renewal.ttl) {
-                    Some(deadline) => {
-                        let held = Held { deadline, sent: renewal.sent, ..held };
-                        self.hold(held);
-                        if self.shared.armed().is_some() {
-                            self.tell_guard(held).await;
-                        }
-                        Ok(held.id)
+            Ok(renewal) => match held.deadline.renewed(renewal.sent, answered, held.asked, renewal.ttl) {
+                Some(deadline) => {
+                    let held = Held { deadline, sent: renewal.sent, ..held };
+                    self.hold(held);
+                    if self.shared.armed().is_some() {
+                        self.tell_guard(held).await;
                     }
-                    None => {
-                        self.lose(held.id);
-                        Err(EtcdError::LeaseNotFound(held.id.0))
-                    }
+                    Ok(held.id)
                 }
-            }
+                None => {
+                    self.lose(held.id);
+                    Err(EtcdError::LeaseNotFound(held.id.0))
+                }
+            },
             Err(EtcdError::LeaseNotFound(id)) => {
                 self.lose(held.id);
                 Err(EtcdError::LeaseNotFound(id))
