@@ -20,5 +20,8 @@ pub mod transport;
 pub mod agent;
 pub mod guard;
 
+// Throwaway hosts.
+pub mod lab;
+
 // The front door.
 pub mod cli;

@@ -17,6 +17,8 @@ pub enum Exit {
     Unreachable,
     /// A cluster command whose outcome is not known.
     Unknown,
+    /// The exit code of a program that was run for the user, passed on.
+    Passed(u8),
 }
 
 impl From<Exit> for ExitCode {
@@ -28,6 +30,7 @@ impl From<Exit> for ExitCode {
             Exit::PutBack => 3,
             Exit::Unreachable => 4,
             Exit::Unknown => 5,
+            Exit::Passed(code) => code,
         })
     }
 }

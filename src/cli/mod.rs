@@ -5,6 +5,12 @@
 
 pub mod exit;
 pub mod flags;
+pub mod input;
+pub mod inventory;
+pub mod validate;
+
+pub mod lab;
+pub mod resolve;
 pub mod version;
 
 use clap::{Parser, Subcommand};
@@ -22,6 +28,11 @@ struct Cli {
 /// One row per command, in the order of `--help`; the file of the same name holds its `Args` and `run`.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Validate(validate::Args),
+    Inventory(inventory::Args),
+    Lab(lab::Args),
+    #[command(hide = true)]
+    Resolve(resolve::Args),
     Version(version::Args),
 }
 
@@ -29,6 +40,10 @@ enum Command {
 pub fn run() -> Exit {
     let cli = Cli::parse();
     let done: anyhow::Result<Exit> = match cli.command {
+        Command::Validate(args) => validate::run(&args),
+        Command::Inventory(args) => inventory::run(&args),
+        Command::Lab(args) => lab::run(args),
+        Command::Resolve(args) => resolve::run(&args),
         Command::Version(args) => version::run(args),
     };
     done.unwrap_or_else(|error| {

@@ -1,12 +1,10 @@
 //! All that was loaded, and the questions the compiler asks about it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use crate::expr::value::Marks;
-use crate::expr::{Data, Dict, Value};
+use crate::expr::{Dict, Value};
 use crate::input::inventory::pattern::{self, Matched, PatternError};
 use crate::input::inventory::{Host, Inventory, VarFiles, precedence};
 use crate::input::playbook::{Play, Role, TaskFile};
@@ -71,7 +69,7 @@ impl Deployment {
         let beside = play.and_then(|play| self.beside_playbooks.get(&play.dir()));
         let mut vars = precedence::merge(&self.inventory, beside, host);
         if !self.inventory.hosts.contains_key(host) && Host::LOCAL_NAMES.contains(&host) {
-            vars.insert("ansible_connection".into(), text("local"));
+            vars.insert("ansible_connection".into(), Value::from("local"));
         }
         if let Some(keddah) = &self.keddah {
             vars.insert("keddah".into(), keddah.clone());
@@ -83,9 +81,9 @@ impl Deployment {
     pub fn magic_of(&self, host: &str, play: Option<&Play>) -> Dict {
         let mut magic = Dict::new();
         let mut put = |name: &str, value: Value| magic.insert(name.into(), value);
-        put("inventory_hostname", text(host));
-        put("inventory_hostname_short", text(host.split('.').next().unwrap_or(host)));
-        put("group_names", list(self.inventory.group_names(host)));
+        put("inventory_hostname", Value::from(host));
+        put("inventory_hostname_short", Value::from(host.split('.').next().unwrap_or(host)));
+        put("group_names", self.inventory.group_names(host).into_iter().collect());
         put("groups", self.groups());
         if let Some(found) = self.inventory.hosts.get(host) {
             put("inventory_file", path(&found.file));
@@ -100,38 +98,43 @@ impl Deployment {
     /// Returns `groups`: each group's hosts, children's included. Not narrowed by any limit.
     pub fn groups(&self) -> Value {
         let groups = self.inventory.groups.keys();
-        let groups: Dict = groups.map(|g| (g.clone(), list(self.inventory.hosts_of_group(g)))).collect();
-        plain(Data::Dict(Arc::new(groups)))
+        let groups: Dict =
+            groups.map(|g| (g.clone(), self.inventory.hosts_of_group(g).into_iter().collect())).collect();
+        Value::from(groups)
     }
 
-    /// Finds a role by name or path: `roles/` beside the playbook, `roles/` beside its folder, the folders of the role that asks,
-    /// the configured path, and the playbook's own folder.
+    /// Finds a role by name or path: `roles/` beside the playbook, `roles/` beside its folder, the configured
+    /// path, the playbook's own folder, and else among the roles that were loaded from elsewhere.
     pub fn find_role(&self, name: &str, playbook_dir: &Path) -> Option<&Role> {
-        role_candidates(name, playbook_dir, &self.roles_path).iter().find_map(|folder| self.roles.get(folder))
+        let by_name = || self.roles.values().find(|role| role.name.as_ref() == name);
+        role_candidates(name, playbook_dir, &self.roles_path)
+            .iter()
+            .find_map(|folder| self.roles.get(folder))
+            .or_else(by_name)
     }
+}
 
-    /// Lists, in the order of searching, where a file named relatively may be: the role's folder of that kind and its root, the
-    /// folder of the task file, and the playbook's. The first that exists is meant.
-    pub fn file_candidates(
-        kind: FileKind,
-        name: &str,
-        role: Option<&Path>,
-        task_dir: Option<&Path>,
-        playbook_dir: &Path,
-    ) -> Vec<PathBuf> {
-        if Path::new(name).is_absolute() {
-            return vec![PathBuf::from(name)];
-        }
-        let mut folders: Vec<PathBuf> = Vec::new();
-        for base in role.into_iter().chain(task_dir).chain([playbook_dir]) {
-            for folder in [base.join(kind.folder()), base.to_path_buf()] {
-                if !folders.contains(&folder) {
-                    folders.push(folder);
-                }
+/// Lists, in the order of searching, where a file named relatively may be: the role's folder of that kind and its root, the
+/// folder of the task file, and the playbook's. The first that exists is meant.
+pub fn file_candidates(
+    kind: FileKind,
+    name: &str,
+    role: Option<&Path>,
+    task_dir: Option<&Path>,
+    playbook_dir: &Path,
+) -> Vec<PathBuf> {
+    if Path::new(name).is_absolute() {
+        return vec![PathBuf::from(name)];
+    }
+    let mut folders: Vec<PathBuf> = Vec::new();
+    for base in role.into_iter().chain(task_dir).chain([playbook_dir]) {
+        for folder in [base.join(kind.folder()), base.to_path_buf()] {
+            if !folders.contains(&folder) {
+                folders.push(folder);
             }
         }
-        folders.into_iter().map(|folder| folder.join(name)).collect()
     }
+    folders.into_iter().map(|folder| folder.join(name)).collect()
 }
 
 /// Lists, in the order of searching, which folders a role of that name may have.
@@ -152,18 +155,6 @@ fn sibling(dir: &Path, name: &str) -> PathBuf {
     }
 }
 
-fn plain(data: Data) -> Value {
-    Value { data, marks: Marks::default() }
-}
-
-fn text(text: &str) -> Value {
-    plain(Data::Str(text.into()))
-}
-
 fn path(path: &Path) -> Value {
-    text(&path.to_string_lossy())
-}
-
-fn list(names: Vec<Arc<str>>) -> Value {
-    plain(Data::List(Arc::new(names.into_iter().map(|name| plain(Data::Str(name))).collect())))
+    Value::from(path.to_string_lossy().into_owned())
 }

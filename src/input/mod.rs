@@ -6,7 +6,13 @@
 //! Invariant: files are read here, hosts are not known: nothing in this room opens a connection or runs a program.
 
 pub mod deployment;
+mod extra_vars;
+pub mod files;
 pub mod inventory;
+pub mod load;
 pub mod playbook;
+mod resolve;
+mod words;
 
 pub use deployment::{Deployment, FileKind};
+pub use load::{Request, load};

@@ -1,17 +1,26 @@
 //! The programs that a lab is made with: `ip`, `nft`, `mount`, `systemd-nspawn` and their like.
-#![expect(clippy::disallowed_methods, reason = "root's own tools on this machine, with their own input and output")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "root's own tools on this machine, with their own input and output"
+)]
 
 use std::fs::File;
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::LabError;
 use crate::sys::clock;
+use crate::sys::process::Program;
+pub(super) use crate::sys::process::is_installed as exists;
 
 /// How often a condition is looked at while it is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// debootstrap takes a minute on an idle machine and several on a busy one.
+const LIMIT: Duration = Duration::from_secs(1200);
+/// `ip` and `nft` may list hundreds of lines that are read whole.
+const OUTPUT_KEPT_BYTES: usize = 4 * 1024 * 1024;
 
 /// Waits until `condition` holds; returns whether it did within `limit`.
 pub(super) fn until(limit: Duration, condition: impl Fn() -> bool) -> bool {
@@ -25,13 +34,6 @@ pub(super) fn until(limit: Duration, condition: impl Fn() -> bool) -> bool {
         }
         std::thread::sleep(LOOK_EVERY);
     }
-}
-
-/// Returns whether a program is in the folders of root's PATH.
-pub(super) fn exists(name: &str) -> bool {
-    ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
-        .iter()
-        .any(|folder| Path::new(folder).join(name).exists())
 }
 
 fn command(program: &str, arguments: &[&str]) -> Command {
@@ -55,23 +57,26 @@ fn failed(program: &str, arguments: &[&str], status: &str, said: &str) -> LabErr
     }
 }
 
-fn finish(
-    program: &str,
-    arguments: &[&str],
-    done: std::io::Result<Output>,
-) -> Result<String, LabError> {
-    let output = done.map_err(|error| failed(program, arguments, "not started", &error.to_string()))?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.success() {
-        return Ok(text);
+fn finish(program: Program) -> Result<String, LabError> {
+    let command = program.argv().join(" ").lines().next().unwrap_or_default().to_owned();
+    let output = program.run()?;
+    if output.exit.is_success() {
+        return Ok(output.stdout_text());
     }
-    let said = format!("{text}{}", String::from_utf8_lossy(&output.stderr));
-    Err(failed(program, arguments, &output.status.to_string(), &said))
+    Err(LabError::Program { command, status: output.exit.to_string(), said: output.last_words(8) })
+}
+
+fn program(name: &str, arguments: &[&str]) -> Program {
+    Program::new(name)
+        .args(arguments.iter().copied())
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .limit(LIMIT)
+        .keep(OUTPUT_KEPT_BYTES)
 }
 
 /// Runs a program and returns what it printed.
 pub(super) fn output(program: &str, arguments: &[&str]) -> Result<String, LabError> {
-    finish(program, arguments, command(program, arguments).stdin(Stdio::null()).output())
+    finish(self::program(program, arguments))
 }
 
 /// Runs a program for its effect.
@@ -81,18 +86,7 @@ pub(super) fn run(program: &str, arguments: &[&str]) -> Result<(), LabError> {
 
 /// Runs a program with `text` as its input.
 pub(super) fn input(program: &str, arguments: &[&str], text: &str) -> Result<(), LabError> {
-    let run = || {
-        let mut child = command(program, arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(text.as_bytes())?;
-        }
-        child.wait_with_output()
-    };
-    finish(program, arguments, run()).map(|_| ())
+    finish(self::program(program, arguments).stdin(text)).map(|_| ())
 }
 
 /// Runs a program with this process's own input and output; returns its exit code.
@@ -113,5 +107,7 @@ pub(super) fn detached(program: &str, arguments: &[&str], log: &Path) -> Result<
         let words = [&["--fork", program], arguments].concat();
         command("setsid", &words).stdin(Stdio::null()).stdout(out).stderr(err).status()
     };
-    start().map(|_| ()).map_err(|error: std::io::Error| failed(program, arguments, "not started", &error.to_string()))
+    start()
+        .map(|_| ())
+        .map_err(|error: std::io::Error| failed(program, arguments, "not started", &error.to_string()))
 }

@@ -1,10 +1,15 @@
 //! Hosts and groups, from YAML and INI files, with the variables written beside them.
 //!
-//! Start at [`Inventory`]. [`precedence`] says which of several values of one variable a host gets,
+//! Start at [`Inventory`], which [`build::load`] makes. [`precedence`] says which of several values of one variable a host gets,
 //! [`pattern`] which hosts a pattern means.
 
+pub mod build;
+mod ini;
+mod literal;
 pub mod pattern;
 pub mod precedence;
+mod ranges;
+mod yaml;
 
 use std::path::PathBuf;
 use std::sync::Arc;

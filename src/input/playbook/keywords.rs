@@ -1,5 +1,7 @@
 //! What may be written where: one row per keyword of plays, role uses, blocks, tasks and handlers.
 
+use crate::source::suggest;
+
 /// A place where keywords are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
@@ -170,6 +172,12 @@ pub fn find(name: &str, level: Level) -> Option<&'static Keyword> {
 pub fn levels_of(name: &str) -> Vec<&'static str> {
     let all = [Level::Play, Level::Role, Level::Block, Level::Task, Level::Handler];
     all.into_iter().filter(|level| find(name, *level).is_some()).map(Level::noun).collect()
+}
+
+/// Returns the keyword of `level` that is written most like `word`, if one is near.
+pub fn nearest(word: &str, level: Level) -> Option<&'static str> {
+    let names = KEYWORDS.iter().filter(|k| k.levels & level.bit() != 0).map(|k| k.name);
+    suggest::nearest(word, names)
 }
 
 #[cfg(test)]

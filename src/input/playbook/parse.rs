@@ -1,0 +1,839 @@
+//! Nodes to the syntax tree. Pure: files that an import names are found and read later (`load`).
+
+use std::sync::Arc;
+
+use crate::expr::{Data, Dict, Value};
+use crate::input::files;
+use crate::input::playbook::args::{self, short_name};
+use crate::input::playbook::keywords::{self, Level, Shape, Standing};
+use crate::input::playbook::tree::{
+    Block, Common, Condition, Handler, Import, ImportKind, ImportRole, ImportTasks, Include, IncludeRole,
+    IncludeTasks, LoopControl, LoopKind, LoopOver, RoleUse, Statement, Task,
+};
+use crate::source::{Diagnostic, Diagnostics, Node, NodeValue, Span, Spanned, suggest};
+
+/// What is known about modules: the room reads their calls and does not know them itself.
+pub trait Catalog {
+    /// Whether there is a module of that name, short or fully qualified.
+    fn knows(&self, module: &str) -> bool;
+
+    /// All short names, for suggestions.
+    fn names(&self) -> Vec<&str>;
+
+    /// Judges parameters, which may hold templates, without a host.
+    fn check(&self, module: &str, params: &Value) -> Diagnostics;
+}
+
+/// Reads nodes; what is wrong goes to `out`.
+pub struct Parser<'a> {
+    pub catalog: &'a dyn Catalog,
+    pub out: &'a mut Diagnostics,
+}
+
+/// A mapping of which some keys have been taken.
+struct Fields<'n> {
+    span: Span,
+    left: Vec<&'n (Node, Node)>,
+}
+
+impl<'n> Fields<'n> {
+    fn take(&mut self, name: &str) -> Option<&'n Node> {
+        let index = self.left.iter().position(|(key, _)| key.as_str() == Some(name))?;
+        Some(&self.left.remove(index).1)
+    }
+}
+
+impl Parser<'_> {
+    fn error(&mut self, code: &'static str, span: Span, message: impl Into<String>, hint: impl Into<String>) {
+        self.out.push(Diagnostic::error(code, message).at(span).hint(hint));
+    }
+
+    /// Reads a list of tasks and blocks; nothing at all is an empty list.
+    pub fn statements(&mut self, node: &Node, level: Level) -> Vec<Statement> {
+        if node.is_null() {
+            return Vec::new();
+        }
+        let Some(items) = node.as_list() else {
+            let message = format!("a list of tasks is expected here, and this is {}", node.kind());
+            self.error("not-a-list", node.span, message, "each task begins with `- `");
+            return Vec::new();
+        };
+        items.iter().filter_map(|item| self.statement(item, level)).collect()
+    }
+
+    /// Reads a list of handlers.
+    pub fn handlers(&mut self, node: &Node) -> Vec<Handler> {
+        if node.is_null() {
+            return Vec::new();
+        }
+        let Some(items) = node.as_list() else {
+            let message = format!("a list of handlers is expected here, and this is {}", node.kind());
+            self.error("not-a-list", node.span, message, "each handler begins with `- `");
+            return Vec::new();
+        };
+        let mut handlers = Vec::new();
+        for item in items {
+            let listen = item.get("listen").map(texts).unwrap_or_default();
+            let listen = listen
+                .into_iter()
+                .filter_map(|v| {
+                    Some(Spanned::new(Arc::from(v.as_str()?), v.marks.origin.unwrap_or(item.span)))
+                })
+                .collect();
+            match self.statement(item, Level::Handler) {
+                Some(Statement::Block(block)) => {
+                    let hint = "write the tasks into a file of their own, and a handler with `include_tasks`";
+                    self.error("handler-block", block.span, "a handler cannot be a block", hint);
+                }
+                Some(body) => handlers.push(Handler { listen, body }),
+                None => {}
+            }
+        }
+        handlers
+    }
+
+    fn fields<'n>(&mut self, node: &'n Node, what: &str, hint: &str) -> Option<Fields<'n>> {
+        match node.as_map() {
+            Some(entries) => Some(Fields { span: node.span, left: entries.iter().collect() }),
+            None => {
+                let message = format!("{what} is expected here, and this is {}", node.kind());
+                self.error("not-a-mapping", node.span, message, hint);
+                None
+            }
+        }
+    }
+
+    fn statement(&mut self, node: &Node, level: Level) -> Option<Statement> {
+        let mut fields =
+            self.fields(node, level.noun(), "a task is a mapping: `- name: …` and a module below it")?;
+        if node.get("block").is_some() {
+            return Some(Statement::Block(Box::new(self.block(fields))));
+        }
+        if let Some((key, _)) = node.entry("rescue").or_else(|| node.entry("always")) {
+            let hint = "write `block:` with the tasks it belongs to, at the same indentation";
+            self.error("block", key.span, "`rescue` and `always` need a `block`", hint);
+            return None;
+        }
+        let common = self.common(&mut fields, level);
+        self.task(fields, common, level)
+    }
+
+    fn block(&mut self, mut fields: Fields<'_>) -> Block {
+        let common = self.common(&mut fields, Level::Block);
+        let mut section = |parser: &mut Self, name: &str| {
+            fields.take(name).map(|node| parser.statements(node, Level::Task)).unwrap_or_default()
+        };
+        let block = section(self, "block");
+        let rescue = section(self, "rescue");
+        let always = section(self, "always");
+        self.leftovers(&fields, Level::Block);
+        Block { span: place(&fields, &common), common, block, rescue, always }
+    }
+
+    /// Names what is no keyword of the level. Only for levels where every key must be one.
+    fn leftovers(&mut self, fields: &Fields<'_>, level: Level) {
+        for (key, _) in &fields.left {
+            self.unknown_keyword(key, level);
+        }
+    }
+
+    /// Says that a key is no keyword here, with the nearest that is.
+    pub fn unknown_keyword(&mut self, key: &Node, level: Level) {
+        let name = key.key_text().unwrap_or_default();
+        let elsewhere = keywords::levels_of(&name);
+        let message = format!("`{name}` is no keyword of {}", level.noun());
+        let hint = match keywords::nearest(&name, level) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if !elsewhere.is_empty() => format!("`{name}` may be written in {}", elsewhere.join(", ")),
+            None => "docs: keywords of plays, blocks and tasks are those of Ansible".to_owned(),
+        };
+        self.error("unknown-keyword", key.span, message, hint);
+    }
+
+    /// Takes the keywords that all levels share, checks the shape of each keyword, and refuses those that are not carried out.
+    fn common(&mut self, fields: &mut Fields<'_>, level: Level) -> Common {
+        for (key, value) in &fields.left {
+            self.keyword(key, value, level);
+        }
+        fields.left.retain(|(key, _)| {
+            let row = key.as_str().and_then(|name| keywords::find(name, level));
+            row.is_none_or(|row| row.standing == Standing::CarriedOut)
+        });
+        let mut value = |name: &str| fields.take(name).filter(|n| !n.is_null()).map(Value::from_node);
+        let mut common = Common {
+            name: value("name"),
+            become_: value("become"),
+            become_user: value("become_user"),
+            become_method: value("become_method"),
+            become_flags: value("become_flags"),
+            check_mode: value("check_mode"),
+            diff: value("diff"),
+            no_log: value("no_log"),
+            run_once: value("run_once"),
+            ignore_errors: value("ignore_errors"),
+            ignore_unreachable: value("ignore_unreachable"),
+            any_errors_fatal: value("any_errors_fatal"),
+            throttle: value("throttle"),
+            timeout: value("timeout"),
+            connection: value("connection"),
+            remote_user: value("remote_user"),
+            port: value("port"),
+            ..Common::default()
+        };
+        if level != Level::Play {
+            common.delegate_to = value("delegate_to");
+            common.delegate_facts = value("delegate_facts");
+            common.when = fields.take("when").map(|node| self.conditions(node, "when")).unwrap_or_default();
+        }
+        if let Some(node) = fields.take("vars") {
+            common.vars = self.variables(node);
+        }
+        common.tags = fields.take("tags").map(|node| self.tags(node)).unwrap_or_default();
+        if matches!(level, Level::Block | Level::Task | Level::Handler) {
+            common.notify = fields.take("notify").map(texts).unwrap_or_default();
+        }
+        if let Some(node) = fields.take("environment") {
+            common.environment = match node.as_list() {
+                Some(items) => items.iter().map(Value::from_node).collect(),
+                None if node.is_null() => Vec::new(),
+                None => vec![Value::from_node(node)],
+            };
+        }
+        if let Some(node) = fields.take("module_defaults") {
+            common.module_defaults = Value::from_node(node).as_dict().cloned().unwrap_or_default();
+        }
+        common
+    }
+
+    /// Checks one key against the table: its shape, and whether it is carried out.
+    fn keyword(&mut self, key: &Node, value: &Node, level: Level) {
+        let Some(row) = key.as_str().and_then(|name| keywords::find(name, level)) else { return };
+        let name = row.name;
+        match row.standing {
+            Standing::CarriedOut => {}
+            Standing::Ignored => {
+                let message = format!("`{name}` has no meaning here and is left aside");
+                self.out.push(Diagnostic::warning("ignored-keyword", message).at(key.span));
+                return;
+            }
+            Standing::Refused => {
+                let message = format!("`{name}` is a keyword of Ansible that Keddah does not carry out");
+                self.error(
+                    "refused-keyword",
+                    key.span,
+                    message,
+                    "take it out; leaving it aside would change what happens",
+                );
+                return;
+            }
+        }
+        let is_template = value.as_str().is_some_and(|text| text.contains("{{"));
+        let wrong = match row.shape {
+            Shape::Bool => (!is_template && !value.is_null() && truth(value).is_none())
+                .then_some(("true or false", "write `true` or `false`, or a template that gives one")),
+            Shape::Number => (!is_template && !value.is_null() && number(value).is_none())
+                .then_some(("a number", "write a number, or a template that gives one")),
+            Shape::Text => (value.as_list().is_some() || value.as_map().is_some())
+                .then_some(("a text", "put a text that begins with `{`, `[`, `*` or `&` in quotes")),
+            Shape::Word => (value.as_str().is_none() || is_template)
+                .then_some(("a plain name", "a template cannot stand here")),
+            Shape::Dict => {
+                (!is_template && !value.is_null() && value.as_map().is_none() && value.as_list().is_none())
+                    .then_some(("a mapping", "write `name: value` lines below it"))
+            }
+            Shape::Statements => (!value.is_null() && value.as_list().is_none())
+                .then_some(("a list", "each entry begins with `- `")),
+            Shape::Texts => value
+                .as_map()
+                .is_some()
+                .then_some(("a text or a list of texts", "write `- ` before each entry")),
+            Shape::Conditions | Shape::Any => None,
+        };
+        if let Some((expected, hint)) = wrong {
+            let message = format!("`{name}` must be {expected}, and this is {}", value.kind());
+            self.error("keyword-shape", value.span, message, hint);
+        }
+    }
+
+    /// Reads expressions: one, a bool, or a list of them.
+    pub fn conditions(&mut self, node: &Node, keyword: &str) -> Vec<Condition> {
+        match &node.value {
+            NodeValue::List(items) => items.iter().flat_map(|item| self.conditions(item, keyword)).collect(),
+            NodeValue::Bool(flag) => {
+                vec![Spanned::new(if *flag { "true" } else { "false" }.into(), node.span)]
+            }
+            NodeValue::String(text) if !text.trim().is_empty() => {
+                vec![Spanned::new(Arc::clone(text), node.span)]
+            }
+            NodeValue::Int(_) | NodeValue::Float(_) => {
+                let message = format!("`{keyword}` must give true or false, and this is a number");
+                self.error("condition", node.span, message, "compare it: `n > 0`");
+                Vec::new()
+            }
+            NodeValue::Map(_) => {
+                let message = format!("`{keyword}` must be an expression, and this is a mapping");
+                let hint = "put an expression that begins with `{` or holds `: ` in quotes";
+                self.error("condition", node.span, message, hint);
+                Vec::new()
+            }
+            NodeValue::Null | NodeValue::String(_) => {
+                let message = format!("`{keyword}` has no expression");
+                self.error("condition", node.span, message, format!("write one, or take `{keyword}` out"));
+                Vec::new()
+            }
+        }
+    }
+
+    /// Tags may also be written `a,b`.
+    fn tags(&mut self, node: &Node) -> Vec<Value> {
+        let texts = texts(node);
+        let mut tags = Vec::new();
+        for value in texts {
+            match &value.data {
+                Data::Str(text) if !text.contains("{{") => {
+                    let parts = text.split(',').map(str::trim).filter(|t| !t.is_empty());
+                    tags.extend(parts.map(|t| Value { data: Data::Str(t.into()), marks: value.marks }));
+                }
+                Data::Int(n) => {
+                    tags.push(Value { data: Data::Str(n.to_string().into()), marks: value.marks });
+                }
+                _ => tags.push(value),
+            }
+        }
+        tags
+    }
+
+    /// Reads variables: a mapping, or a list of mappings that are merged in order.
+    pub fn variables(&mut self, node: &Node) -> Dict {
+        if let Some(items) = node.as_list() {
+            let mut all = Dict::new();
+            for item in items {
+                all.extend(self.variables(item));
+            }
+            return all;
+        }
+        let mut vars = Dict::new();
+        for (key, value) in node.as_map().unwrap_or_default() {
+            let Some(name) = key.key_text() else { continue };
+            if is_name(&name) {
+                let (name, value) = files::variable(name, Value::from_node(value));
+                vars.insert(name, value);
+            } else {
+                self.not_a_name(&name, key.span, "variable");
+            }
+        }
+        vars
+    }
+
+    fn not_a_name(&mut self, name: &str, span: Span, what: &str) {
+        let message = format!("`{name}` cannot be the name of a {what}");
+        let hint = "names are letters, digits and `_`, do not begin with a digit and are no words of Python";
+        self.error("variable-name", span, message, hint);
+    }
+
+    fn word(&mut self, node: Option<&Node>, what: &str) -> Option<Spanned<Arc<str>>> {
+        let node = node?;
+        let text = node.as_str()?;
+        if is_name(text) {
+            return Some(Spanned::new(text.into(), node.span));
+        }
+        // `register: "{{ name }}"` is told by the keyword's shape already.
+        if !text.contains("{{") {
+            self.not_a_name(text, node.span, what);
+        }
+        None
+    }
+
+    fn task(&mut self, mut fields: Fields<'_>, common: Common, level: Level) -> Option<Statement> {
+        let looping = self.loop_over(&mut fields);
+        let loop_control = fields.take("loop_control").map(|n| self.loop_control(n)).unwrap_or_default();
+        let register = self.word(fields.take("register"), "registered result");
+        fields.take("listen");
+        let mut conditions =
+            |parser: &mut Self, name: &str| fields.take(name).map(|node| parser.conditions(node, name));
+        let changed_when = conditions(self, "changed_when");
+        let failed_when = conditions(self, "failed_when");
+        let until = conditions(self, "until");
+        let mut value = |name: &str| fields.take(name).filter(|n| !n.is_null()).map(Value::from_node);
+        let (retries, delay, async_, poll) =
+            (value("retries"), value("delay"), value("async"), value("poll"));
+        let more_args = fields.take("args");
+        let mut common = common;
+        let (module, mut written) = self.module(&mut fields, &mut common, level)?;
+        if let Some(node) = more_args {
+            args::merge(&mut written, node, self.out);
+        }
+        let span = common.name.as_ref().and_then(|n| n.marks.origin).unwrap_or(module.span);
+        match short_name(&module.value) {
+            "import_tasks" | "import_role" => {
+                if let Some(looping) = &looping {
+                    let hint =
+                        "use `include_tasks` or `include_role`, which are decided when they are reached";
+                    self.error(
+                        "import-loop",
+                        looping.span,
+                        format!("`{}` cannot be looped", module.value),
+                        hint,
+                    );
+                }
+                let what = self.import(&module, &written)?;
+                return Some(Statement::Import(Box::new(Import { span, common, what })));
+            }
+            "import_playbook" => {
+                let hint = "move it out of the play, to the left margin of the playbook";
+                self.error(
+                    "import-playbook",
+                    module.span,
+                    "`import_playbook` stands beside plays, not inside one",
+                    hint,
+                );
+                return None;
+            }
+            _ => {}
+        }
+        let include = self.include(&module, &written);
+        Some(Statement::Task(Box::new(Task {
+            span,
+            common,
+            args: written.args,
+            free_form: written.free_form,
+            module,
+            include,
+            loop_: looping,
+            loop_control,
+            register,
+            changed_when,
+            failed_when,
+            until,
+            retries,
+            delay,
+            async_,
+            poll,
+        })))
+    }
+
+    fn loop_over(&mut self, fields: &mut Fields<'_>) -> Option<LoopOver> {
+        let mut found: Option<LoopOver> = None;
+        let keys: Vec<&(Node, Node)> = fields.left.clone();
+        for (key, node) in keys {
+            let Some(name) = key.as_str() else { continue };
+            let kind = match name.strip_prefix("with_") {
+                Some(lookup) => LoopKind::With(lookup.into()),
+                None if name == "loop" => LoopKind::Loop,
+                None => continue,
+            };
+            fields.take(name);
+            if let Some(first) = &found {
+                let message = "a task has one loop, and this is the second";
+                self.out.push(
+                    Diagnostic::error("two-loops", message).at(key.span).label(first.span, "the first"),
+                );
+                continue;
+            }
+            if kind == LoopKind::Loop
+                && !node.as_str().is_some_and(|t| t.contains("{{"))
+                && node.as_list().is_none()
+            {
+                let message = format!("`loop` must be a list, and this is {}", node.kind());
+                let hint = "write a list, or a template that gives one: `loop: \"{{ items }}\"`";
+                self.error("loop", node.span, message, hint);
+            }
+            found = Some(LoopOver { span: key.span, kind, over: Value::from_node(node) });
+        }
+        found
+    }
+
+    fn loop_control(&mut self, node: &Node) -> LoopControl {
+        let known =
+            ["loop_var", "index_var", "label", "pause", "extended", "extended_allitems", "break_when"];
+        for (key, _) in node.as_map().unwrap_or_default() {
+            let name = key.key_text().unwrap_or_default();
+            if !known.contains(&name.as_ref()) {
+                let hint = suggest::did_you_mean(&name, known)
+                    .unwrap_or_else(|| format!("known: {}", known.join(", ")));
+                self.error(
+                    "unknown-keyword",
+                    key.span,
+                    format!("`{name}` is no key of `loop_control`"),
+                    hint,
+                );
+            }
+        }
+        let value = |name: &str| node.get(name).filter(|n| !n.is_null()).map(Value::from_node);
+        LoopControl {
+            loop_var: self.word(node.get("loop_var"), "loop variable"),
+            index_var: self.word(node.get("index_var"), "loop's index"),
+            label: value("label"),
+            pause: value("pause"),
+            extended: value("extended"),
+            break_when: node.get("break_when").map(|n| self.conditions(n, "break_when")).unwrap_or_default(),
+        }
+    }
+
+    /// Finds the module among the keys that are no keywords.
+    fn module(
+        &mut self,
+        fields: &mut Fields<'_>,
+        common: &mut Common,
+        level: Level,
+    ) -> Option<(Spanned<Arc<str>>, args::Written)> {
+        for name in ["action", "local_action"] {
+            if let Some(node) = fields.take(name) {
+                if name == "local_action" {
+                    common.delegate_to = Some(Value::from("localhost").with_origin(node.span));
+                }
+                self.leftovers(fields, level);
+                return self.action(node);
+            }
+        }
+        let known: Vec<usize> = (0..fields.left.len())
+            .filter(|i| {
+                fields
+                    .left
+                    .get(*i)
+                    .is_some_and(|(key, _)| key.as_str().is_some_and(|n| self.catalog.knows(n)))
+            })
+            .collect();
+        let chosen = match known.as_slice() {
+            [] => self.unknown_module(fields, level)?,
+            [one] => *one,
+            [first, second, ..] => {
+                if let (Some((first, _)), Some((second, _))) =
+                    (fields.left.get(*first), fields.left.get(*second))
+                {
+                    let name = |n: &Node| n.key_text().unwrap_or_default();
+                    let message = format!("a task calls one module, and `{}` is the second", name(second));
+                    let diagnostic = Diagnostic::error("two-modules", message).at(second.span);
+                    let first_words = format!("`{}` is the first", name(first));
+                    self.out.push(
+                        diagnostic.label(first.span, first_words).hint("begin a task of its own with `- `"),
+                    );
+                }
+                return None;
+            }
+        };
+        let (key, node) = fields.left.remove(chosen);
+        self.leftovers(fields, level);
+        let name: Arc<str> = key.key_text()?;
+        let written = args::written(&name, node, self.out);
+        Some((Spanned::new(name, key.span), written))
+    }
+
+    /// Chooses the key that is meant as a module though none of that name exists; the others are misspelled keywords.
+    fn unknown_module(&mut self, fields: &Fields<'_>, level: Level) -> Option<usize> {
+        let keyword_like = |key: &Node| {
+            key.as_str().is_none_or(|n| {
+                let near_keyword =
+                    keywords::nearest(n, level).is_some() || !keywords::levels_of(n).is_empty();
+                let near_module = suggest::nearest(short_name(n), self.catalog.names()).is_some();
+                near_keyword && !near_module
+            })
+        };
+        let candidates: Vec<usize> = (0..fields.left.len())
+            .filter(|i| fields.left.get(*i).is_some_and(|(key, _)| !keyword_like(key)))
+            .collect();
+        if let [one] = candidates.as_slice() {
+            return Some(*one);
+        }
+        if fields.left.is_empty() {
+            let hint = "add the module's name as a key, its parameters below it";
+            self.error("no-module", fields.span, "this task calls no module", hint);
+        }
+        self.leftovers(fields, level);
+        None
+    }
+
+    /// Reads `action: module k=v` or `action: {module: …, k: v}`.
+    fn action(&mut self, node: &Node) -> Option<(Spanned<Arc<str>>, args::Written)> {
+        let span = node.span;
+        if let Some(text) = node.as_str() {
+            let (name, rest) = text.trim().split_once(char::is_whitespace).unwrap_or((text.trim(), ""));
+            let rest = Node { span, value: NodeValue::String(rest.trim().into()), tag: None };
+            let written = args::written(name, &rest, self.out);
+            return Some((Spanned::new(name.into(), span), written));
+        }
+        let (Some(entries), Some(module)) = (node.as_map(), node.get("module").and_then(Node::as_str)) else {
+            let hint = "write `action: module k=v`, or a mapping with the key `module`";
+            self.error("no-module", span, "`action` names no module", hint);
+            return None;
+        };
+        let rest = entries.iter().filter(|(key, _)| key.as_str() != Some("module")).cloned().collect();
+        let written = args::written(module, &Node { span, value: NodeValue::Map(rest), tag: None }, self.out);
+        Some((Spanned::new(module.into(), span), written))
+    }
+
+    fn import(&mut self, module: &Spanned<Arc<str>>, written: &args::Written) -> Option<ImportKind> {
+        let params = self.plain_params(module, written);
+        if short_name(&module.value) == "import_tasks" {
+            self.known_params(module, &params, &["file"]);
+            let file = written.free_form.as_ref().or_else(|| params.get("file"));
+            let file = self.plain_text(file, module, "file")?;
+            return Some(ImportKind::Tasks(ImportTasks { file, path: None }));
+        }
+        self.known_params(module, &params, &ROLE_PARAMS);
+        let name = self.plain_text(params.get("name").or_else(|| params.get("role")), module, "name")?;
+        let mut from = |key: &str| match params.get(key) {
+            None => Arc::from("main"),
+            Some(value) => {
+                self.plain_text(Some(value), module, key).map_or_else(|| "main".into(), |t| stem(&t.value))
+            }
+        };
+        let (tasks_from, vars_from) = (from("tasks_from"), from("vars_from"));
+        let (defaults_from, handlers_from) = (from("defaults_from"), from("handlers_from"));
+        let role = ImportRole { name, path: None, tasks_from, vars_from, defaults_from, handlers_from };
+        Some(ImportKind::Role(role))
+    }
+
+    fn include(&mut self, module: &Spanned<Arc<str>>, written: &args::Written) -> Option<Include> {
+        let short = short_name(&module.value);
+        let params = match short {
+            "include_tasks" | "include_role" => self.plain_params(module, written),
+            _ => return None,
+        };
+        let apply = self.apply(params.get("apply"));
+        if short == "include_tasks" {
+            self.known_params(module, &params, &["file", "apply"]);
+            let Some(file) = written.free_form.as_ref().or_else(|| params.get("file")) else {
+                self.error(
+                    "parameters",
+                    module.span,
+                    "`include_tasks` names no file",
+                    "add `file: NAME.yml`",
+                );
+                return None;
+            };
+            return Some(Include::Tasks(Box::new(IncludeTasks { file: file.clone(), path: None, apply })));
+        }
+        self.known_params(module, &params, &ROLE_PARAMS);
+        let Some(name) = params.get("name").or_else(|| params.get("role")) else {
+            self.error("parameters", module.span, "`include_role` names no role", "add `name: ROLE`");
+            return None;
+        };
+        let value = |key: &str| params.get(key).cloned();
+        Some(Include::Role(Box::new(IncludeRole {
+            name: name.clone(),
+            path: None,
+            tasks_from: value("tasks_from"),
+            vars_from: value("vars_from"),
+            defaults_from: value("defaults_from"),
+            handlers_from: value("handlers_from"),
+            public: value("public"),
+            apply,
+        })))
+    }
+
+    /// Reads `apply:`, whose keys are those of a block.
+    fn apply(&mut self, value: Option<&Value>) -> Common {
+        let Some(entries) = value.and_then(Value::as_dict) else { return Common::default() };
+        let here = value.and_then(|v| v.marks.origin);
+        for name in entries.keys() {
+            if keywords::find(name, Level::Block).is_none() {
+                let diagnostic = Diagnostic::error(
+                    "unknown-keyword",
+                    format!("`{name}` is no keyword that `apply` may set"),
+                );
+                let diagnostic = match here.or_else(|| entries.get(name).and_then(|v| v.marks.origin)) {
+                    Some(span) => diagnostic.at(span),
+                    None => diagnostic,
+                };
+                self.out.push(match keywords::nearest(name, Level::Block) {
+                    Some(near) => diagnostic.hint(format!("did you mean `{near}`?")),
+                    None => diagnostic,
+                });
+            }
+        }
+        let value = |name: &str| entries.get(name).cloned();
+        let many = |name: &str| match entries.get(name) {
+            Some(Value { data: Data::List(items), .. }) => items.to_vec(),
+            Some(one) => vec![one.clone()],
+            None => Vec::new(),
+        };
+        let when = many("when").into_iter().filter_map(|v| {
+            let text: Arc<str> = match &v.data {
+                Data::Bool(flag) => if *flag { "true" } else { "false" }.into(),
+                _ => v.as_str()?.into(),
+            };
+            Some(Spanned::new(text, v.marks.origin?))
+        });
+        Common {
+            vars: entries.get("vars").and_then(Value::as_dict).cloned().unwrap_or_default(),
+            environment: many("environment"),
+            tags: many("tags"),
+            when: when.collect(),
+            notify: many("notify"),
+            become_: value("become"),
+            become_user: value("become_user"),
+            become_method: value("become_method"),
+            become_flags: value("become_flags"),
+            check_mode: value("check_mode"),
+            diff: value("diff"),
+            no_log: value("no_log"),
+            run_once: value("run_once"),
+            ignore_errors: value("ignore_errors"),
+            ignore_unreachable: value("ignore_unreachable"),
+            any_errors_fatal: value("any_errors_fatal"),
+            throttle: value("throttle"),
+            timeout: value("timeout"),
+            delegate_to: value("delegate_to"),
+            delegate_facts: value("delegate_facts"),
+            ..Common::default()
+        }
+    }
+
+    fn plain_params(&mut self, module: &Spanned<Arc<str>>, written: &args::Written) -> Dict {
+        match &written.args.value.data {
+            Data::Dict(params) => params.as_ref().clone(),
+            _ => {
+                let message = format!("the parameters of `{}` must be written out", module.value);
+                self.error(
+                    "parameters",
+                    written.args.span,
+                    message,
+                    "a template cannot stand for all of them",
+                );
+                Dict::new()
+            }
+        }
+    }
+
+    fn known_params(&mut self, module: &Spanned<Arc<str>>, params: &Dict, known: &[&str]) {
+        for (name, value) in params {
+            if !known.contains(&name.as_ref()) {
+                let hint = suggest::did_you_mean(name, known.iter().copied())
+                    .unwrap_or_else(|| format!("it has: {}", known.join(", ")));
+                let message = format!("`{}` has no parameter `{name}`", module.value);
+                self.error("unknown-parameter", value.marks.origin.unwrap_or(module.span), message, hint);
+            }
+        }
+    }
+
+    fn plain_text(
+        &mut self,
+        value: Option<&Value>,
+        module: &Spanned<Arc<str>>,
+        parameter: &str,
+    ) -> Option<Spanned<Arc<str>>> {
+        let Some(value) = value else {
+            let message = format!("`{}` needs the parameter `{parameter}`", module.value);
+            self.error("parameters", module.span, message, format!("add `{parameter}:`"));
+            return None;
+        };
+        let span = value.marks.origin.unwrap_or(module.span);
+        match value.as_str() {
+            Some(text) if !text.contains("{{") => Some(Spanned::new(text.into(), span)),
+            _ => {
+                let message = format!(
+                    "`{parameter}` of `{}` must be plain text: imports happen before any variable is known",
+                    module.value
+                );
+                let hint = "use `include_tasks` or `include_role`, which are decided when they are reached";
+                self.error("import-template", span, message, hint);
+                None
+            }
+        }
+    }
+
+    /// Reads an entry of `roles:` or of a role's dependencies: a name, or a mapping.
+    pub fn role_use(&mut self, node: &Node) -> Option<RoleUse> {
+        if let Some(name) = node.as_str() {
+            let name = Spanned::new(name.into(), node.span);
+            let (common, params) = (Common::default(), Dict::new());
+            return Some(RoleUse { span: node.span, name, path: None, common, params });
+        }
+        let mut fields = self.fields(
+            node,
+            "a role's name, or a mapping with `role:`,",
+            "write `- NAME` or `- role: NAME`",
+        )?;
+        let mut common = self.common(&mut fields, Level::Role);
+        let named = common.name.take().and_then(|v| Some((v.as_str()?.to_owned(), v.marks.origin?)));
+        let role = fields.take("role").and_then(|n| Some((n.as_str()?.to_owned(), n.span)));
+        let Some((name, span)) = role.or(named) else {
+            self.error("role", node.span, "this entry names no role", "write `- role: NAME`");
+            return None;
+        };
+        let params =
+            fields.left.iter().filter_map(|(key, value)| Some((key.key_text()?, Value::from_node(value))));
+        let params = params.map(|(name, value)| files::variable(name, value)).collect();
+        Some(RoleUse { span, name: Spanned::new(name.into(), span), path: None, common, params })
+    }
+
+    /// Takes a play's keywords apart; used by `play`.
+    pub(super) fn play_common<'n>(
+        &mut self,
+        entries: &'n [(Node, Node)],
+        span: Span,
+    ) -> (Common, Vec<&'n (Node, Node)>) {
+        let mut fields = Fields { span, left: entries.iter().collect() };
+        let common = self.common(&mut fields, Level::Play);
+        (common, fields.left)
+    }
+}
+
+const ROLE_PARAMS: [&str; 10] = [
+    "name",
+    "role",
+    "tasks_from",
+    "vars_from",
+    "defaults_from",
+    "handlers_from",
+    "public",
+    "apply",
+    "allow_duplicates",
+    "rolespec_validate",
+];
+
+/// Returns the place by which people know a statement: its name, else its first key.
+fn place(fields: &Fields<'_>, common: &Common) -> Span {
+    common
+        .name
+        .as_ref()
+        .and_then(|n| n.marks.origin)
+        .unwrap_or(Span { end: fields.span.start + 1, ..fields.span })
+}
+
+fn texts(node: &Node) -> Vec<Value> {
+    match &node.value {
+        NodeValue::Null | NodeValue::Map(_) => Vec::new(),
+        NodeValue::List(items) => items.iter().flat_map(texts).collect(),
+        _ => vec![Value::from_node(node)],
+    }
+}
+
+/// Drops the extension of a task or variable file's name.
+pub fn stem(name: &str) -> Arc<str> {
+    let stem = files::YAML_EXTENSIONS.iter().find_map(|e| name.strip_suffix(e)?.strip_suffix('.'));
+    stem.unwrap_or(name).into()
+}
+
+/// Whether the text may name a variable: a Python identifier that is no keyword.
+pub fn is_name(text: &str) -> bool {
+    const PYTHON: [&str; 35] = [
+        "False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue",
+        "def", "del", "elif", "else", "except", "finally", "for", "from", "global", "if", "import", "in",
+        "is", "lambda", "nonlocal", "not", "or", "pass", "raise", "return", "try", "while", "with", "yield",
+    ];
+    let mut chars = text.chars();
+    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
+        && !PYTHON.contains(&text)
+}
+
+/// Ansible's words for true and false.
+fn truth(node: &Node) -> Option<bool> {
+    match &node.value {
+        NodeValue::Bool(flag) => Some(*flag),
+        NodeValue::Int(0) => Some(false),
+        NodeValue::Int(1) => Some(true),
+        NodeValue::String(text) => match text.to_ascii_lowercase().as_str() {
+            "yes" | "on" | "true" | "y" | "t" | "1" => Some(true),
+            "no" | "off" | "false" | "n" | "f" | "0" => Some(false),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn number(node: &Node) -> Option<f64> {
+    node.as_float().or_else(|| node.as_str().and_then(|t| t.trim().trim_end_matches('%').parse().ok()))
+}

@@ -1,0 +1,54 @@
+//! Six kinds of drift made by hand: each found, shown and repaired, without a failover.
+
+use std::time::Duration;
+
+use crate::Outcome;
+use crate::build::SITE;
+use crate::world::World;
+
+/// The host, what is done to it by hand, and a word that `check` must say about it.
+const DRIFTS: &[(&str, &str, &str)] = &[
+    ("etcd1", "sed -i 's/^ETCD_LOG_LEVEL=.*/ETCD_LOG_LEVEL=debug/' /etc/etcd/etcd.env", "etcd.env"),
+    ("db2", "chmod 0666 /etc/keddah/agent.yml", "agent.yml"),
+    ("proxy1", "systemctl stop haproxy", "haproxy"),
+    (
+        "LEADER",
+        "runuser -u postgres -- psql -qc \"alter system set work_mem = '5MB'\" -c 'select pg_reload_conf()'",
+        "work_mem",
+    ),
+    (
+        "db3",
+        "sed -i '1i host all all 0.0.0.0/0 trust' $(runuser -u postgres -- psql -Atc 'show hba_file') && \
+         runuser -u postgres -- psql -qAtc 'select pg_reload_conf()'",
+        "trust",
+    ),
+    (
+        "etcd3",
+        "etcdctl --endpoints 127.0.0.1:2379 member remove $(etcdctl member list | grep etcd2 | cut -d, -f1)",
+        "etcd2",
+    ),
+    (
+        "proxy2",
+        "python3 -c 0 2>/dev/null; printf 'set server read-write/db1 state maint\\n' | \
+         bash -c 'exec 3<>/dev/null; perl -MIO::Socket::UNIX -e \"\\$s=IO::Socket::UNIX->new(shift); print \\$s <STDIN>; print <\\$s>\" /run/haproxy/admin.sock'",
+        "maint",
+    ),
+];
+
+pub fn drift_is_found_and_repaired(world: &World) -> Outcome {
+    let leader = world.healthy(Duration::from_secs(120))?;
+    for (host, script, _) in DRIFTS {
+        let host = if *host == "LEADER" { leader.as_str() } else { host };
+        world.sh(host, script).map_err(|error| format!("making the drift on {host}: {error}"))?;
+    }
+    let found = world.playbook(2, "check", SITE, &[])?;
+    for (host, _, word) in DRIFTS {
+        if !found.contains(word) {
+            return Err(format!("check does not name `{word}` (drift on {host}):\n{found}"));
+        }
+    }
+    world.playbook(0, "apply", SITE, &[])?;
+    world.playbook(0, "check", SITE, &[])?;
+    let still = world.healthy(Duration::from_secs(120))?;
+    if still == leader { Ok(()) } else { Err(format!("the leader moved from {leader} to {still}")) }
+}

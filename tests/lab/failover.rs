@@ -1,0 +1,88 @@
+//! Hosts that die and networks that part, under a write loop.
+
+use std::time::{Duration, Instant};
+
+use crate::Outcome;
+use crate::world::{World, until};
+use crate::writes::{WriteLoop, config, query};
+
+/// The lab's ttl is the default of 30 s; writes must be back within ttl + 10 s.
+const BACK_WITHIN: Duration = Duration::from_secs(40);
+/// A busy machine, nine hosts: generous, and only ever waited for in full when something is broken.
+const HEALED_WITHIN: Duration = Duration::from_secs(240);
+
+fn synchronous(world: &World, on: bool) -> Outcome {
+    let inventory = world.inventory.display().to_string();
+    let setting = format!("synchronous_mode={on}");
+    world.succeed(&["edit-config", "-i", &inventory, "-s", &setting, "--force"])?;
+    let leader = world.healthy(HEALED_WITHIN)?;
+    let config = config(world, &leader, 5432)?;
+    let names =
+        || query(&config, "show synchronous_standby_names").ok().and_then(|rows| rows.into_iter().next());
+    until(Duration::from_secs(60), || names().filter(|names| names.is_empty() != on)).map(|_| ()).ok_or_else(
+        || format!("synchronous_standby_names does not follow synchronous_mode={on}: {:?}", names()),
+    )
+}
+
+/// Waits for the first acknowledged write after the fault by another member; returns how long it took.
+fn writes_return(world: &World, old: &str, since: Instant) -> Result<Duration, String> {
+    let config = config(world, "proxy1", 5000)?;
+    let address = world.address(old)?;
+    until(BACK_WITHIN + Duration::from_secs(60), || {
+        let server =
+            query(&config, "create table if not exists probe (); select host(inet_server_addr())").ok()?;
+        (server.first().is_some_and(|server| *server != address)).then(|| since.elapsed())
+    })
+    .ok_or_else(|| format!("no write succeeds on another member than {old} after {:?}", since.elapsed()))
+}
+
+pub fn the_primarys_host_dies(world: &World) -> Outcome {
+    synchronous(world, true)?;
+    let leader = world.healthy(HEALED_WITHIN)?;
+    let writes = WriteLoop::start(world, "host_death")?;
+    let died = Instant::now();
+    world.lab.kill(&leader).map_err(|error| error.to_string())?;
+    let back = writes_return(world, &leader, died);
+    world.lab.heal().map_err(|error| error.to_string())?;
+    let healed = world.healthy(HEALED_WITHIN);
+    let written = writes.finish(world)?;
+    let back = back?;
+    if back > BACK_WITHIN {
+        return Err(format!("writes came back after {back:?}, expected at most {BACK_WITHIN:?}"));
+    }
+    print!(
+        "[writes back after {:.1} s, longest gap {:.1} s] ",
+        back.as_secs_f32(),
+        written.longest_gap().as_secs_f32()
+    );
+    healed?;
+    synchronous(world, false)
+}
+
+pub fn the_primary_is_cut_from_etcd(world: &World) -> Outcome {
+    synchronous(world, true)?;
+    let leader = world.healthy(HEALED_WITHIN)?;
+    let direct = config(world, &leader, 5432)?;
+    let writes = WriteLoop::start(world, "partition")?;
+    let cut = Instant::now();
+    // Cut from etcd and from the other members, not from clients and proxies.
+    let others: Vec<&str> = ["db1", "db2", "db3"].into_iter().filter(|name| *name != leader).collect();
+    let far = format!("etcd,{}", others.join(","));
+    world.lab.partition(&leader, &far, false).map_err(|error| error.to_string())?;
+    let back = writes_return(world, &leader, cut);
+    // Whoever leads now took an expired lease: the old side must not accept a write any more.
+    let still = query(&direct, "create table if not exists second_primary ()");
+    world.lab.heal().map_err(|error| error.to_string())?;
+    let healed = world.healthy(HEALED_WITHIN);
+    writes.finish(world)?;
+    let back = back?;
+    if still.is_ok() {
+        return Err(format!("{leader} accepted a write after another member had taken the lead"));
+    }
+    if back > BACK_WITHIN {
+        return Err(format!("writes came back after {back:?}, expected at most {BACK_WITHIN:?}"));
+    }
+    print!("[writes back after {:.1} s] ", back.as_secs_f32());
+    healed?;
+    synchronous(world, false)
+}
