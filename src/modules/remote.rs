@@ -1,0 +1,72 @@
+//! Modules ask servers, too: the one place where a module waits for the network.
+
+use std::future::Future;
+use std::time::Duration;
+
+use crate::modules::Fault;
+use crate::sys::clock;
+use crate::sys::http::{self, Reply, Request};
+use crate::sys::secret::Secret;
+
+/// One question to a server on the same network; a server that is busy with a failover answers within seconds.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// How often a condition is looked at while it is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Runs a future to its end on this thread.
+///
+/// # Errors
+/// The operating system refused an epoll descriptor.
+pub(super) fn block_on<F: Future>(future: F) -> Result<F::Output, Fault> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Fault::refused(format!("no network loop could be started: {error}")))?;
+    Ok(runtime.block_on(future))
+}
+
+/// Looks until `look` gives something or the limit is over; returns the last look.
+pub(super) fn until<T>(
+    limit: Duration,
+    mut look: impl FnMut() -> Result<T, Fault>,
+    enough: impl Fn(&T) -> bool,
+) -> Result<T, Fault> {
+    let end = clock::now() + limit;
+    loop {
+        let found = look()?;
+        if enough(&found) || clock::now() >= end {
+            return Ok(found);
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// An agent's REST API, as a module reaches it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rest<'a> {
+    /// `http://HOST:PORT`, without a path.
+    pub url: &'a str,
+    pub user: Option<(&'a str, &'a Secret)>,
+}
+
+impl Rest<'_> {
+    /// Asks with GET; `None` if nobody answers there.
+    pub fn get(&self, path: &str) -> Result<Option<Reply>, Fault> {
+        let url = format!("{}{path}", self.url.trim_end_matches('/'));
+        Ok(block_on(http::send(&Request::get(&url, ANSWER_LIMIT)))?.ok())
+    }
+
+    /// Sends a document and waits for the answer, at most for `limit`.
+    ///
+    /// # Errors
+    /// Nobody answers; whether the server acted on it is then not known.
+    pub fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: &serde_json::Value,
+        limit: Duration,
+    ) -> Result<Reply, Fault> {
+        let url = format!("{}{path}", self.url.trim_end_matches('/'));
+        let request = Request { method, url: &url, body: Some(body.to_string()), user: self.user, limit };
+        block_on(http::send(&request))?.map_err(|error| Fault::refused(crate::sys::chain(&error)))
+    }
+}
