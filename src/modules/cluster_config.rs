@@ -107,9 +107,9 @@ fn ask(params: &Params) -> Result<Option<Value>, Fault> {
     if !reply.is_success() {
         return Ok(None);
     }
-    serde_json::from_str(&reply.body)
-        .map(Some)
-        .map_err(|error| Fault::refused(format!("{}/config answers with something else: {error}", params.url)))
+    serde_json::from_str(&reply.body).map(Some).map_err(|error| {
+        Fault::refused(format!("{}/config answers with something else: {error}", params.url))
+    })
 }
 
 impl Module for ClusterConfig {
@@ -138,7 +138,8 @@ impl Module for ClusterConfig {
         _host: &mut HostMut<'_>,
     ) -> Result<Value, Fault> {
         let user = params.username.as_deref().zip(params.password.as_ref());
-        let reply = Rest { url: &params.url, user }.send("PATCH", "/config", &params.settings, ANSWER_LIMIT)?;
+        let reply =
+            Rest { url: &params.url, user }.send("PATCH", "/config", &params.settings, ANSWER_LIMIT)?;
         if !reply.is_success() {
             let body = reply.body.lines().next().unwrap_or_default();
             return Err(Fault::refused(format!("the agent refused the settings ({}): {body}", reply.status)));
@@ -167,10 +168,20 @@ mod tests {
 
     #[test]
     fn only_named_settings_are_compared_and_null_removes() {
-        let found = json!({"ttl": 30, "loop_wait": 10, "postgresql": {"parameters": {"max_connections": "100"}}});
-        assert!(changes(json!({"ttl": 30, "postgresql": {"parameters": {"max_connections": 100}}}), found.clone()).is_empty());
+        let found =
+            json!({"ttl": 30, "loop_wait": 10, "postgresql": {"parameters": {"max_connections": "100"}}});
+        assert!(
+            changes(
+                json!({"ttl": 30, "postgresql": {"parameters": {"max_connections": 100}}}),
+                found.clone()
+            )
+            .is_empty()
+        );
         assert_eq!(
-            changes(json!({"ttl": 20, "loop_wait": null, "postgresql": {"parameters": {"work_mem": "4MB"}}}), found),
+            changes(
+                json!({"ttl": 20, "loop_wait": null, "postgresql": {"parameters": {"work_mem": "4MB"}}}),
+                found
+            ),
             ["ttl: 30 → 20", "loop_wait: remove 10", "postgresql.parameters.work_mem: \"4MB\" (not set)"]
         );
     }

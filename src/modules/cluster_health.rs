@@ -205,7 +205,10 @@ impl Module for ClusterHealth {
 
     fn output(_params: &Params, before: &Cluster, after: Option<&Cluster>, _changes: &[Change]) -> Output {
         let cluster = after.unwrap_or(before);
-        Output { leader: cluster.leader().map(|leader| leader.name.clone()), members: cluster.members.clone() }
+        Output {
+            leader: cluster.leader().map(|leader| leader.name.clone()),
+            members: cluster.members.clone(),
+        }
     }
 }
 
@@ -232,8 +235,14 @@ mod tests {
 
     #[test]
     fn everything_that_is_not_as_asked_is_named() {
-        let sick = cluster(r#"{"members":[{"name":"b","role":"replica","state":"starting","timeline":2,"lag":"unknown"}]}"#);
-        let changes: Vec<String> = ClusterHealth::diff(&params(), &sick).iter().map(ToString::to_string).collect();
-        assert_eq!(changes, ["1 of 2 members are there", "nobody leads", "b is starting", "b lags by \"unknown\" bytes"]);
+        let sick = cluster(
+            r#"{"members":[{"name":"b","role":"replica","state":"starting","timeline":2,"lag":"unknown"}]}"#,
+        );
+        let changes: Vec<String> =
+            ClusterHealth::diff(&params(), &sick).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            changes,
+            ["1 of 2 members are there", "nobody leads", "b is starting", "b lags by \"unknown\" bytes"]
+        );
     }
 }

@@ -108,7 +108,12 @@ pub struct Change {
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "restart Postgres of {} ({})", self.member, if self.leads { "the primary" } else { "a replica" })
+        write!(
+            f,
+            "restart Postgres of {} ({})",
+            self.member,
+            if self.leads { "the primary" } else { "a replica" }
+        )
     }
 }
 

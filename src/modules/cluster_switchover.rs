@@ -116,7 +116,10 @@ impl Module for ClusterSwitchover {
         }
         let reply = Rest { url: &params.url, user }.send("POST", "/switchover", &body, limit)?;
         if !reply.is_success() {
-            return Err(Fault::refused(format!("the switchover was refused ({}): {}", reply.status, reply.body)));
+            return Err(Fault::refused(format!(
+                "the switchover was refused ({}): {}",
+                reply.status, reply.body
+            )));
         }
         let moved = |cluster: &Option<Cluster>| {
             cluster.as_ref().and_then(leader_of).is_some_and(|new| {
@@ -127,7 +130,10 @@ impl Module for ClusterSwitchover {
             found if moved(&found) => Ok(found.unwrap_or_default()),
             _ => Err(Fault::new(
                 FaultKind::TimedOut,
-                format!("{leader} was asked to hand over, and still no other member leads after {} s", params.timeout),
+                format!(
+                    "{leader} was asked to hand over, and still no other member leads after {} s",
+                    params.timeout
+                ),
             )
             .hint("`keddah explain` shows each member's reason")),
         }

@@ -159,7 +159,8 @@ impl Module for EtcdCluster {
 
     fn output(_params: &Params, before: &State, after: Option<&State>, _changes: &[Change]) -> Output {
         let state = after.unwrap_or(before);
-        let versions = state.endpoints.iter().filter_map(|e| e.status.as_ref().ok()).map(|s| s.version.clone());
+        let versions =
+            state.endpoints.iter().filter_map(|e| e.status.as_ref().ok()).map(|s| s.version.clone());
         Output { serving: state.serving(), versions: versions.collect() }
     }
 }

@@ -80,7 +80,7 @@ impl State {
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Change {
-    /// No cluster answers and this member has no place yet: it begins one with the others.
+    /// No cluster answers and this member has no place in one: it begins one with the others.
     Begin { members: usize },
     /// The cluster runs without this member.
     Join { name: String, moves_data: bool },
@@ -92,7 +92,9 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Change::Begin { members } => write!(f, "begin an etcd cluster of {members} members"),
-            Change::Join { name, moves_data: false } => write!(f, "add the member {name} to the running cluster"),
+            Change::Join { name, moves_data: false } => {
+                write!(f, "add the member {name} to the running cluster")
+            }
             Change::Join { name, moves_data: true } => {
                 write!(f, "add the member {name} to the running cluster, with its old data moved aside")
             }
@@ -120,7 +122,8 @@ fn start_text(state: &str, cluster: &BTreeMap<String, String>) -> String {
 fn joined(members: &[Member], params: &Params) -> BTreeMap<String, String> {
     let named = |member: &Member| {
         let url = member.peer_urls.first()?.clone();
-        let configured = params.members.iter().find(|(_, known)| **known == url).map(|(name, _)| name.clone());
+        let configured =
+            params.members.iter().find(|(_, known)| **known == url).map(|(name, _)| name.clone());
         let name = if member.name.is_empty() { configured? } else { member.name.clone() };
         Some((name, url))
     };
@@ -268,6 +271,9 @@ mod tests {
         let cluster = joined(&[member("etcd1", 1), member("", 3)], &params());
         let names: Vec<&str> = cluster.keys().map(String::as_str).collect();
         assert_eq!(names, ["etcd1", "etcd2", "etcd3"]);
-        assert!(start_text("existing", &cluster).contains("ETCD_INITIAL_CLUSTER=etcd1=http://10.0.0.1:2380,etcd2="));
+        assert!(
+            start_text("existing", &cluster)
+                .contains("ETCD_INITIAL_CLUSTER=etcd1=http://10.0.0.1:2380,etcd2=")
+        );
     }
 }

@@ -98,7 +98,9 @@ fn command(socket: &Path, line: &str) -> Result<String, Fault> {
         stream.take(ANSWER_MAX_BYTES).read_to_string(&mut answer)?;
         Ok(answer)
     };
-    talk().map_err(|error: std::io::Error| Fault::refused(format!("{} does not answer: {error}", socket.display())))
+    talk().map_err(|error: std::io::Error| {
+        Fault::refused(format!("{} does not answer: {error}", socket.display()))
+    })
 }
 
 /// Finds a server's administrative state among the lines of `show servers state`.
@@ -141,7 +143,11 @@ impl Module for HaproxyBackend {
         if *found == params.state {
             return Vec::new();
         }
-        vec![Change { server: format!("{}/{}", params.backend, params.server), from: *found, to: params.state }]
+        vec![Change {
+            server: format!("{}/{}", params.backend, params.server),
+            from: *found,
+            to: params.state,
+        }]
     }
 
     fn apply(

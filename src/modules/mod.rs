@@ -11,7 +11,15 @@ pub mod host;
 pub mod outcome;
 pub mod params;
 
+pub mod cluster_config;
+pub mod cluster_health;
+pub mod cluster_restart;
+pub mod cluster_switchover;
+pub mod etcd_cluster;
+pub mod etcd_member;
 pub mod file;
+pub mod haproxy_backend;
+mod remote;
 
 use std::fmt::Display;
 
@@ -142,7 +150,16 @@ pub trait Module: 'static {
 }
 
 /// All modules, one row each.
-pub const MODULES: &[&dyn AnyModule] = &[&Erased::<file::File>::NEW];
+pub const MODULES: &[&dyn AnyModule] = &[
+    &Erased::<file::File>::NEW,
+    &Erased::<etcd_member::EtcdMember>::NEW,
+    &Erased::<etcd_cluster::EtcdCluster>::NEW,
+    &Erased::<cluster_health::ClusterHealth>::NEW,
+    &Erased::<cluster_config::ClusterConfig>::NEW,
+    &Erased::<cluster_switchover::ClusterSwitchover>::NEW,
+    &Erased::<cluster_restart::ClusterRestart>::NEW,
+    &Erased::<haproxy_backend::HaproxyBackend>::NEW,
+];
 
 /// Finds a module by its short or fully qualified name. Only the collections of the table are known: `my.corp.copy` is
 /// not `copy`.

@@ -19,7 +19,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The operating system refused an epoll descriptor.
 pub(super) fn block_on<F: Future>(future: F) -> Result<F::Output, Fault> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Fault::refused(format!("no network loop could be started: {error}")))?;
+    let runtime =
+        runtime.map_err(|error| Fault::refused(format!("no network loop could be started: {error}")))?;
     Ok(runtime.block_on(future))
 }
 
