@@ -74,4 +74,7 @@ demo: build ## from bare hosts to a cluster that fails over, on this machine
 demo-down: ## take the demo's hosts away
 	$(SUDO) $(KEDDAH) lab down
 
-.PHONY: help setup setup-build build check test test-unit test-sim test-local test-lab demo demo-down
+bench: build ## the product's figures, beside the tools it is compared with
+	$(SUDO) env KEDDAH=$(CURDIR)/$(KEDDAH) bench/run.py $(FIGURES)
+
+.PHONY: bench help setup setup-build build check test test-unit test-sim test-local test-lab demo demo-down
