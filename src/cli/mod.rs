@@ -7,6 +7,7 @@ pub mod exit;
 pub mod flags;
 pub mod input;
 pub mod inventory;
+pub mod schema;
 pub mod validate;
 
 pub mod lab;
@@ -30,6 +31,7 @@ struct Cli {
 enum Command {
     Validate(validate::Args),
     Inventory(inventory::Args),
+    Schema(schema::Args),
     Lab(lab::Args),
     #[command(hide = true)]
     Resolve(resolve::Args),
@@ -42,6 +44,7 @@ pub fn run() -> Exit {
     let done: anyhow::Result<Exit> = match cli.command {
         Command::Validate(args) => validate::run(&args),
         Command::Inventory(args) => inventory::run(&args),
+        Command::Schema(args) => schema::run(&args),
         Command::Lab(args) => lab::run(args),
         Command::Resolve(args) => resolve::run(&args),
         Command::Version(args) => version::run(args),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 
 use crate::expr::{Dict, Value};
+use crate::input::desired::DesiredFile;
 use crate::input::inventory::pattern::{self, Matched, PatternError};
 use crate::input::inventory::{Host, Inventory, VarFiles, precedence};
 use crate::input::playbook::{Play, Role, TaskFile};
@@ -23,6 +24,8 @@ pub struct Deployment {
     pub task_files: IndexMap<PathBuf, TaskFile>,
     /// `-e`: beats every other variable.
     pub extra_vars: Dict,
+    /// The `cluster.yml` beside the inventory.
+    pub desired: Option<DesiredFile>,
     /// What `cluster.yml` says, completed and with computed members, as roles see it; `None` without that file.
     pub keddah: Option<Value>,
     /// `group_vars/` and `host_vars/` in the folders of playbooks.

@@ -1,13 +1,18 @@
 //! Everything that a run needs from files, with all problems at once.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+use crate::expr::Dict;
 use crate::input::deployment::Deployment;
+use crate::input::desired::members;
+use crate::input::desired::variable::{self, Parts};
+use crate::input::desired::{self, Desired};
 use crate::input::extra_vars;
 use crate::input::files::Files;
-use crate::input::inventory::build;
+use crate::input::inventory::{Inventory, build, precedence};
 use crate::input::playbook::Catalog;
 use crate::input::playbook::actions::WithActions;
 use crate::input::resolve::Resolver;
@@ -31,6 +36,8 @@ pub fn load(request: &Request, catalog: &dyn Catalog) -> (Deployment, Diagnostic
     let mut files = Files::default();
     let extra_vars = extra_vars::read(&mut files, &request.extra_vars);
     let inventory = build::load(&mut files, &request.inventories);
+    let dirs: Vec<PathBuf> = request.inventories.iter().filter_map(|s| build::source_dir(s)).collect();
+    let desired = desired::load(&mut files, &dirs);
     let mut resolver = Resolver::new(&mut files, &catalog, &request.roles_path);
     let mut plays = Vec::new();
     for playbook in &request.playbooks {
@@ -46,16 +53,37 @@ pub fn load(request: &Request, catalog: &dyn Catalog) -> (Deployment, Diagnostic
             beside_playbooks.insert(dir, found);
         }
     }
+    let parts = desired.as_ref().map(|file| parts(&file.desired, &inventory));
+    let keddah =
+        desired.as_ref().zip(parts.as_ref()).map(|(file, parts)| variable::keddah(&file.desired, parts));
     let deployment = Deployment {
         sources: files.sources,
         inventory,
+        desired,
         plays,
         roles,
         task_files,
         extra_vars,
-        keddah: None,
+        keddah,
         beside_playbooks,
         roles_path: request.roles_path.clone(),
     };
     (deployment, files.out)
+}
+
+/// Finds the hosts of each part.
+fn parts(desired: &Desired, inventory: &Inventory) -> Parts {
+    let vars: IndexMap<Arc<str>, Dict> = inventory
+        .hosts
+        .keys()
+        .map(|host| (Arc::clone(host), precedence::merge(inventory, None, host)))
+        .collect();
+    let of = |group: &str| members::of_group(inventory, &vars, group);
+    let postgres = &desired.postgres.value;
+    Parts {
+        flavour: postgres.flavour.value.facts(postgres.os_family.value, postgres.version.value),
+        etcd: of(&desired.etcd.value.group.value),
+        postgres: of(&postgres.group.value),
+        haproxy: of(&desired.haproxy.value.group.value),
+    }
 }

@@ -6,6 +6,7 @@
 //! Invariant: files are read here, hosts are not known: nothing in this room opens a connection or runs a program.
 
 pub mod deployment;
+pub mod desired;
 mod extra_vars;
 pub mod files;
 pub mod inventory;

@@ -1,11 +1,13 @@
 //! Collects hosts and groups from all sources, then checks and completes what came together.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indexmap::{IndexMap, IndexSet};
 
 use crate::expr::{Dict, Value};
+use crate::input::desired::FILE_NAMES;
 use crate::input::files::{self, Files};
 use crate::input::inventory::{Group, Host, Inventory, VarFiles, ini, ranges, yaml};
 use crate::source::{Diagnostic, FileId, Node, Span, suggest};
@@ -14,8 +16,10 @@ use crate::source::{Diagnostic, FileId, Node, Span, suggest};
 const IGNORED_EXTENSIONS: [&str; 13] =
     ["pyc", "pyo", "swp", "bak", "rpm", "md", "txt", "rst", "orig", "cfg", "retry", "pub", "log"];
 
-/// The desired-state file stands beside inventories and is none.
-const IGNORED_NAMES: [&str; 2] = ["cluster.yml", "cluster.yaml"];
+/// Files that stand beside inventories and are none: the desired state, keys and host keys.
+fn is_no_inventory(name: &str) -> bool {
+    FILE_NAMES.contains(&name) || name.starts_with("known_hosts") || name.starts_with("id_")
+}
 
 /// Reads all sources, in order: files, folders of files, or lists `host1,host2,`.
 pub fn load(files: &mut Files, sources: &[PathBuf]) -> Inventory {
@@ -96,6 +100,10 @@ pub struct Builder<'a> {
     named: IndexMap<Arc<str>, Span>,
     /// Groups that have a place of their own.
     defined: IndexSet<Arc<str>>,
+    /// Where each host was put into each group.
+    placed: IndexMap<(Arc<str>, Arc<str>), Span>,
+    /// Keys that stand twice in a mapping of the file being read, with the place of the first.
+    pub duplicate_keys: BTreeMap<Span, (Span, Diagnostic)>,
 }
 
 impl<'a> Builder<'a> {
@@ -106,6 +114,8 @@ impl<'a> Builder<'a> {
             groups: IndexMap::new(),
             named: IndexMap::new(),
             defined: IndexSet::new(),
+            placed: IndexMap::new(),
+            duplicate_keys: BTreeMap::new(),
         };
         for name in ["all", "ungrouped"] {
             builder.entry(name);
@@ -143,9 +153,7 @@ impl<'a> Builder<'a> {
                 if name != "group_vars" && name != "host_vars" {
                     self.folder(&path);
                 }
-            } else if !IGNORED_EXTENSIONS.contains(&extension.as_str())
-                && !IGNORED_NAMES.contains(&name.as_str())
-            {
+            } else if !IGNORED_EXTENSIONS.contains(&extension.as_str()) && !is_no_inventory(&name) {
                 any = true;
                 self.file(&path);
             }
@@ -178,9 +186,20 @@ impl<'a> Builder<'a> {
 
     fn yaml(&mut self, path: &Path, file: FileId, text: &str) {
         let (documents, problems): (Vec<Node>, _) = crate::source::yaml::read(file, text);
-        self.files.out.extend(problems);
+        for problem in problems.sorted() {
+            // The reader keeps the last of two equal keys; among hosts that would lose a machine.
+            match (problem.code, problem.span, problem.labels.first()) {
+                ("duplicate-key", Some(span), Some(first)) => {
+                    self.duplicate_keys.insert(span, (first.span, problem.clone()));
+                }
+                _ => self.files.out.push(problem.clone()),
+            }
+        }
         if let Some(document) = documents.first().filter(|d| !d.is_null()) {
             yaml::read(self, path, document);
+        }
+        for (_, (_, problem)) in std::mem::take(&mut self.duplicate_keys) {
+            self.files.out.push(problem);
         }
     }
 
@@ -250,7 +269,7 @@ impl<'a> Builder<'a> {
             }
             let name: Arc<str> = name.into();
             if let Some(group) = group {
-                self.entry(group).hosts.insert(Arc::clone(&name));
+                self.place(group, &name, span);
             }
             let host = self.hosts.entry(name).or_insert_with_key(|name| Host {
                 name: Arc::clone(name),
@@ -264,6 +283,24 @@ impl<'a> Builder<'a> {
             host.vars
                 .extend(vars.iter().map(|(name, value)| files::variable(Arc::clone(name), value.clone())));
         }
+    }
+
+    /// Puts a host into a group. Twice in one file is an error: one of the two lines would be lost.
+    fn place(&mut self, group: &str, name: &Arc<str>, span: Span) {
+        self.entry(group).hosts.insert(Arc::clone(name));
+        let first = *self.placed.entry((group.into(), Arc::clone(name))).or_insert(span);
+        if first != span && first.file == span.file {
+            self.twice(group, name, span, first);
+        }
+    }
+
+    /// Says that a host stands twice in one group of one file.
+    pub fn twice(&mut self, group: &str, name: &str, span: Span, first: Span) {
+        let message = format!("the host `{name}` stands twice in the group `{group}`");
+        let hint = "give one of them another name, or put all its variables in one place";
+        let diagnostic =
+            Diagnostic::error("duplicate-host", message).at(span).label(first, "first written here");
+        self.files.out.push(diagnostic.hint(hint));
     }
 
     fn finish(mut self) -> Inventory {

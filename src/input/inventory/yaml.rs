@@ -70,6 +70,9 @@ fn hosts(builder: &mut Builder<'_>, path: &Path, group: &str, node: &Node) {
     };
     for (name, body) in entries {
         let Some(text) = name.key_text() else { continue };
+        if let Some((first, _)) = builder.duplicate_keys.remove(&name.span) {
+            builder.twice(group, &text, name.span, first);
+        }
         let vars = builder.files.variables_of(body, &format!("what stands below the host `{text}`"));
         builder.hosts(
             Some(group),

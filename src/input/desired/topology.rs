@@ -1,0 +1,1 @@
+//! What a good deployment looks like: one row per rule, in [`RULES`].
