@@ -3,6 +3,7 @@
 //! Commands are plain functions; those that need a runtime make one with [`runtime`], so that `guard` and the
 //! executor's children never have one.
 
+pub mod executor;
 pub mod exit;
 pub mod flags;
 pub mod input;
@@ -36,6 +37,8 @@ enum Command {
     #[command(hide = true)]
     Resolve(resolve::Args),
     Version(version::Args),
+    #[command(hide = true)]
+    Executor(executor::Args),
 }
 
 /// Runs the command that the arguments name.
@@ -48,6 +51,7 @@ pub fn run() -> Exit {
         Command::Lab(args) => lab::run(args),
         Command::Resolve(args) => resolve::run(&args),
         Command::Version(args) => version::run(args),
+        Command::Executor(args) => executor::run(args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

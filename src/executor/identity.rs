@@ -34,21 +34,21 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const SAID_BYTES: usize = 2048;
 
 /// Work for a process of some identity.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Order {
     /// Who does it; none is the process that the order is for.
     pub identity: Identity,
     pub what: What,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum What {
     Module(Box<ModuleCall>),
     /// Facts, with the arguments of `setup`.
     Facts(Value),
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
     Module(Box<ModuleReply>),
     Facts(Result<Dict, Fault>),
@@ -540,7 +540,8 @@ impl std::str::FromStr for Numbers {
         let number = |text: &str| text.parse::<u32>().map_err(|_| bad());
         let parts: Vec<&str> = text.split(':').collect();
         let [uid, gid, groups] = parts.as_slice() else { return Err(bad()) };
-        let groups = groups.split(',').filter(|group| !group.is_empty()).map(number).collect::<Result<_, _>>()?;
+        let groups =
+            groups.split(',').filter(|group| !group.is_empty()).map(number).collect::<Result<_, _>>()?;
         Ok(Numbers { uid: number(uid)?, gid: number(gid)?, groups })
     }
 }

@@ -22,9 +22,9 @@ use crate::executor::facts;
 use crate::executor::frame::{self, Begin, Down, FrameError, Sha256, Up};
 use crate::executor::identity::{Identities, Links, Order, Reply, What};
 use crate::executor::lock::HostLock;
-use crate::executor::segment::{Open, Runner};
+use crate::executor::runner::Runner;
 use crate::executor::upload::Marker;
-use crate::executor::wire::{Advance, Answer, FromHost, Identity, Question, SegmentId, ToHost};
+use crate::executor::wire::{Answer, FromHost, Identity, Question, SegmentId, ToHost};
 use crate::expr::{Dict, Value};
 use crate::modules::{self, Fault, ModuleCall, ModuleReply};
 use crate::sys::clock;
@@ -176,7 +176,9 @@ fn end_programs(spared: &[u32]) {
     let own = std::process::id();
     let Ok(processes) = std::fs::read_dir("/proc") else { return };
     for entry in processes.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
         // After the name, which may hold anything, come the state, the parent and the group.
         let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(1);
@@ -238,11 +240,17 @@ pub fn serve_identity(marker: &Marker) -> Result<(), ServerError> {
     Ok(())
 }
 
+/// Keeps the segments that are open and works on them.
+pub trait Evaluator {
+    /// Takes a message about a segment: [`ToHost::Open`], [`ToHost::Advance`] or [`ToHost::Close`].
+    fn handle(&mut self, message: ToHost, runner: &dyn Runner);
+}
+
 /// Serves a controller until the connection ends.
 ///
 /// # Errors
 /// The streams cannot be taken over, or the controller said nothing.
-pub fn serve(marker: &Marker) -> Result<(), ServerError> {
+pub fn serve(marker: &Marker, evaluator: &mut dyn Evaluator) -> Result<(), ServerError> {
     let (input, output, begin) = begin::<ToHost>(marker)?;
     let links = Links::default();
     let password = begin.become_password.map(Secret::new);
@@ -257,7 +265,7 @@ pub fn serve(marker: &Marker) -> Result<(), ServerError> {
         segment: Cell::new(0),
         asked: Cell::new(0),
     };
-    worker.work();
+    worker.work(evaluator);
     Ok(())
 }
 
@@ -272,16 +280,14 @@ struct Worker {
 }
 
 impl Worker {
-    fn work(&self) {
+    fn work(&self, evaluator: &mut dyn Evaluator) {
         let mut lock: Option<HostLock> = None;
-        let mut open: BTreeMap<SegmentId, Open> = BTreeMap::new();
         while let Some(message) = self.inbox.wait(|state| state.queue.pop_front()) {
             match message {
                 ToHost::Lock { holder } => {
                     // One that this session holds already is given back first.
                     drop(lock.take());
-                    let taken = HostLock::take(&holder);
-                    let (taken, answer) = match taken {
+                    let (taken, answer) = match HostLock::take(&holder) {
                         Ok(taken) => (Some(taken), Ok(())),
                         Err(error) => (None, Err(crate::sys::chain(&error))),
                     };
@@ -289,38 +295,37 @@ impl Worker {
                     self.tell(FromHost::Lock(answer));
                 }
                 ToHost::Unlock => drop(lock.take()),
-                ToHost::Open(segment, advance) => {
-                    let id = segment.id;
-                    open.insert(id, Open::new(*segment));
-                    self.advance(&mut open, &advance);
+                ToHost::Order(order) => {
+                    let reply = if self.inbox.may_start() {
+                        self.order(*order)
+                    } else {
+                        let reason = "it was not started: the run is cancelled";
+                        Reply::Module(Box::new(Err(Fault::refused(reason))))
+                    };
+                    self.tell(FromHost::Reply(Box::new(reply)));
                 }
-                ToHost::Advance(advance) => self.advance(&mut open, &advance),
-                ToHost::Close(id) => drop(open.remove(&id)),
                 // To a question that nobody waits for any more.
                 ToHost::Answer { .. } => {}
+                ToHost::Open(..) | ToHost::Advance(_) | ToHost::Close(_) => self.evaluate(evaluator, message),
             }
         }
     }
 
-    fn advance(&self, open: &mut BTreeMap<SegmentId, Open>, advance: &Advance) {
-        let Some(segment) = open.get_mut(&advance.segment) else {
-            self.tell(FromHost::Broken(format!("segment {} is not open", advance.segment)));
-            return;
-        };
-        self.segment.set(advance.segment);
-        match catch_unwind(AssertUnwindSafe(|| segment.advance(advance, self))) {
-            Ok(stop) => self.tell(FromHost::Stopped { segment: advance.segment, stop }),
-            Err(panic) => {
-                open.remove(&advance.segment);
-                let fault = bug("evaluating the segment", &*panic);
-                self.tell(FromHost::Broken(format!("{fault}; please report it")));
-            }
+    fn evaluate(&self, evaluator: &mut dyn Evaluator, message: ToHost) {
+        self.segment.set(match &message {
+            ToHost::Open(segment, _) => segment.id,
+            ToHost::Advance(advance) => advance.segment,
+            _ => 0,
+        });
+        let done = catch_unwind(AssertUnwindSafe(|| evaluator.handle(message, self)));
+        if let Err(panic) = done {
+            let fault = bug("evaluating the segment", &*panic);
+            self.tell(FromHost::Broken(format!("{fault}; please report it")));
         }
     }
 
-    fn order(&self, identity: &Identity, what: What) -> Reply {
+    fn order(&self, order: Order) -> Reply {
         let mut host = modules::Host::local();
-        let order = Order { identity: identity.clone(), what };
         self.identities.borrow_mut().call(order, |what| do_here(what, &mut host))
     }
 
@@ -359,7 +364,7 @@ impl Worker {
 
 impl Runner for Worker {
     fn run(&self, identity: &Identity, call: ModuleCall) -> ModuleReply {
-        match self.order(identity, What::Module(Box::new(call))) {
+        match self.order(Order { identity: identity.clone(), what: What::Module(Box::new(call)) }) {
             Reply::Module(reply) => *reply,
             Reply::Identity(error) => Err(error.into()),
             Reply::Facts(_) => Err(Fault::refused("facts came where a module was asked for")),
@@ -367,7 +372,7 @@ impl Runner for Worker {
     }
 
     fn facts(&self, identity: &Identity, args: &Value) -> Result<Dict, Fault> {
-        match self.order(identity, What::Facts(args.clone())) {
+        match self.order(Order { identity: identity.clone(), what: What::Facts(args.clone()) }) {
             Reply::Facts(reply) => reply,
             Reply::Identity(error) => Err(error.into()),
             Reply::Module(_) => Err(Fault::refused("a module answered where facts were asked for")),

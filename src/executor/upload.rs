@@ -65,6 +65,18 @@ impl Marker {
     }
 }
 
+impl std::str::FromStr for Marker {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Marker, String> {
+        if text.len() >= 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            Ok(Marker(text.to_owned()))
+        } else {
+            Err("a marker is made of hexadecimal digits; this command is started by keddah itself".to_owned())
+        }
+    }
+}
+
 impl fmt::Debug for Marker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::executor::identity::{Order, Reply};
 use crate::expr::{Dict, Value};
 use crate::modules::{ChangeLine, Diff, Thing};
 use crate::source::Span;
@@ -220,7 +221,7 @@ pub struct Advance {
     pub notified: bool,
 }
 
-/// From the controller.
+/// From the controller. Cancelling is not among them: [`frame::Down`](crate::executor::frame::Down) overtakes work.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToHost {
     /// Takes the lock of this host for a run that changes things; answered by [`FromHost::Lock`].
@@ -238,10 +239,8 @@ pub enum ToHost {
         ask: u32,
         answer: Result<Answer, String>,
     },
-    /// Finish the change in flight, start nothing more.
-    Cancel,
-    /// End the command in flight as well.
-    Kill,
+    /// One piece of work outside of any segment; answered by [`FromHost::Reply`].
+    Order(Box<Order>),
 }
 
 /// From the host.
@@ -265,6 +264,8 @@ pub enum FromHost {
         segment: SegmentId,
         question: Question,
     },
+    /// To [`ToHost::Order`].
+    Reply(Box<Reply>),
     /// The executor cannot go on at all; the text says why.
     Broken(String),
 }
