@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod contract;
 pub mod etcd;
 pub mod expr;
+pub mod postgres;
 pub mod settings;
 pub mod source;
 pub mod sys;

@@ -3,6 +3,7 @@
 //! Each noun has one text form, `Display` and `FromStr`; other people's spellings live in the rooms that read them.
 //! *Leader* is who holds the key in etcd; *primary* is a Postgres out of recovery.
 
+pub mod control_file;
 pub mod failover;
 pub mod lsn;
 pub mod member;

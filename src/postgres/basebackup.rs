@@ -1,0 +1,120 @@
+//! Copying a cluster from a running server.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::postgres::standby::conninfo;
+use crate::postgres::{Installation, ProgramError, run};
+use crate::sys::process::Program;
+
+/// The server to copy from.
+#[derive(Debug, Clone)]
+pub struct Source {
+    pub host: String,
+    pub port: u16,
+    pub user: String,
+    pub passfile: Option<String>,
+    /// More of libpq's keywords, such as `sslmode`.
+    pub options: Vec<(String, String)>,
+}
+
+impl Source {
+    /// Writes the connection string, with a database where the program wants one.
+    pub(super) fn conninfo(&self, database: Option<&str>) -> String {
+        let port = self.port.to_string();
+        let mut pairs: Vec<(&str, &str)> = vec![("host", &self.host), ("port", &port), ("user", &self.user)];
+        pairs.extend(database.map(|database| ("dbname", database)));
+        pairs.extend(self.passfile.as_deref().map(|file| ("passfile", file)));
+        pairs.extend(self.options.iter().map(|(keyword, value)| (keyword.as_str(), value.as_str())));
+        conninfo(&pairs)
+    }
+}
+
+/// Options that are the agent's business.
+const RESERVED: [&str; 9] = [
+    "pgdata",
+    "format",
+    "wal-method",
+    "dbname",
+    "host",
+    "port",
+    "username",
+    "no-password",
+    "write-recovery-conf",
+];
+
+/// Copies the source's cluster into a vacant folder; it may take up to `limit`. Blocks: run it on a thread of its own.
+///
+/// `options` are the configuration's, without dashes; None for a bare flag.
+///
+/// # Errors
+/// The source does not answer or refuses, the folder is not vacant, the disk is full.
+pub fn copy(
+    installation: &Installation,
+    data_dir: &Path,
+    source: &Source,
+    options: &[(String, Option<String>)],
+    limit: Duration,
+) -> Result<(), ProgramError> {
+    run(&program(installation, data_dir, source, options).limit(limit)).map(drop)
+}
+
+fn program(
+    installation: &Installation,
+    data_dir: &Path,
+    source: &Source,
+    options: &[(String, Option<String>)],
+) -> Program {
+    let mut program = installation
+        .program("pg_basebackup")
+        .arg(format!("--pgdata={}", data_dir.display()))
+        .arg("--wal-method=stream")
+        .arg("--no-password")
+        .arg(format!("--dbname={}", source.conninfo(None)));
+    for (name, value) in options {
+        if RESERVED.contains(&name.as_str()) {
+            continue;
+        }
+        program = program.arg(match value {
+            Some(value) => format!("--{name}={value}"),
+            None => format!("--{name}"),
+        });
+    }
+    program
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_never_asks_and_never_writes_elsewhere() {
+        let source = Source {
+            host: "10.0.0.1".into(),
+            port: 5432,
+            user: "repl".into(),
+            passfile: Some("/tmp/pgpass".into()),
+            options: Vec::new(),
+        };
+        let options = [
+            ("checkpoint".into(), Some("fast".into())),
+            ("pgdata".into(), Some("/etc".into())),
+            ("verbose".into(), None),
+        ];
+
+        let argv = program(&Installation::at("/pg"), Path::new("/data"), &source, &options).argv();
+
+        assert_eq!(
+            argv,
+            [
+                "/pg/pg_basebackup",
+                "--pgdata=/data",
+                "--wal-method=stream",
+                "--no-password",
+                "--dbname=host=10.0.0.1 port=5432 user=repl passfile=/tmp/pgpass",
+                "--checkpoint=fast",
+                "--verbose",
+            ]
+        );
+    }
+}

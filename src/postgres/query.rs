@@ -1,0 +1,410 @@
+//! Questions to a running server: named connections and the one question that each look asks.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio_postgres::config::SslMode;
+use tokio_postgres::{NoTls, SimpleQueryMessage};
+
+use crate::cluster::{History, Lsn, PgVersion, SystemId, Timeline};
+use crate::postgres::history;
+use crate::sys::names::{self, NameError};
+use crate::sys::secret::Secret;
+
+/// The server ends a statement of ours after so long.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(2);
+
+/// A connection that takes longer counts as failed.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+
+/// The client gives up this much later than the server should have: a stopped process ends no statement.
+const ANSWER_GRACE: Duration = Duration::from_secs(1);
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Host {
+    /// The folder of its Unix socket.
+    Socket(PathBuf),
+    /// A name or an address.
+    Name(String),
+}
+
+/// A connection to make.
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub host: Host,
+    pub port: u16,
+    pub user: String,
+    pub password: Option<Secret>,
+    pub database: String,
+    /// Shown in `pg_stat_activity`: `Patroni heartbeat`, `Patroni restapi`.
+    pub application_name: String,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    #[error("cannot find the server's address")]
+    Name(#[from] NameError),
+    #[error("cannot connect to Postgres at {address}")]
+    Connect {
+        address: String,
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    #[error("Postgres did not answer within {0:?}")]
+    Silent(Duration),
+    #[error("Postgres refused the statement")]
+    Statement(#[source] tokio_postgres::Error),
+    #[error("Postgres answered {0} in a form that cannot be read")]
+    Unreadable(&'static str),
+}
+
+impl QueryError {
+    /// Returns the SQLSTATE where the server gave one.
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            QueryError::Connect { source, .. } | QueryError::Statement(source) => {
+                source.code().map(tokio_postgres::error::SqlState::code)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// An open connection. Dropping it closes it.
+#[derive(Debug)]
+pub struct Session {
+    client: tokio_postgres::Client,
+}
+
+/// Opens a connection. Statements on it are ended by the server after 2 s, and are not counted by
+/// `pg_stat_statements`.
+///
+/// # Errors
+/// The name has no address, nobody listens, the server is starting or stopping, or it refuses this user.
+pub async fn connect(target: &Target) -> Result<Session, QueryError> {
+    let mut config = tokio_postgres::Config::new();
+    let address = match &target.host {
+        Host::Socket(folder) => {
+            config.host_path(folder).port(target.port);
+            format!("{}:{}", folder.display(), target.port)
+        }
+        Host::Name(name) => {
+            for address in names::resolve(name, target.port).await? {
+                config.host(name).hostaddr(address.ip()).port(address.port());
+            }
+            format!("{name}:{}", target.port)
+        }
+    };
+    config
+        .user(&target.user)
+        .dbname(&target.database)
+        .application_name(&target.application_name)
+        .connect_timeout(CONNECT_LIMIT)
+        .ssl_mode(SslMode::Disable)
+        .options(format!(
+            "-c statement_timeout={} -c pg_stat_statements.track=none",
+            STATEMENT_LIMIT.as_millis()
+        ));
+    if let Some(password) = &target.password {
+        config.password(password.reveal());
+    }
+    let connected = tokio::time::timeout(CONNECT_LIMIT + ANSWER_GRACE, config.connect(NoTls));
+    let (client, connection) = connected
+        .await
+        .map_err(|_| QueryError::Silent(CONNECT_LIMIT))?
+        .map_err(|source| QueryError::Connect { address, source })?;
+    // Ends with the client; what goes wrong on the wire is told to each statement.
+    tokio::spawn(async move { drop(connection.await) });
+    Ok(Session { client })
+}
+
+async fn answered<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, QueryError> {
+    match tokio::time::timeout(limit, answer).await {
+        Ok(answer) => answer.map_err(QueryError::Statement),
+        Err(_) => Err(QueryError::Silent(limit)),
+    }
+}
+
+/// What one look at the server sees.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Monitored {
+    pub in_recovery: bool,
+    pub version: PgVersion,
+    /// Of the WAL that is written, on a primary; of the WAL last received or replayed, on a replica.
+    pub timeline: Timeline,
+    /// Of the latest checkpoint.
+    pub checkpoint_timeline: Timeline,
+    /// Flushed, on a primary.
+    pub flushed: Option<Lsn>,
+    /// Received and flushed since the last start, on a replica.
+    pub received: Option<Lsn>,
+    pub replayed: Option<Lsn>,
+    pub replay_paused: bool,
+    /// Seconds since 1970.
+    pub started: f64,
+    pub synchronous_standby_names: String,
+    pub synchronous_commit: String,
+    pub primary_conninfo: String,
+    pub primary_slot_name: String,
+    /// The WAL receiver, where one runs.
+    pub receiver: Option<Receiver>,
+    /// Who streams from here.
+    pub senders: Vec<Sender>,
+}
+
+/// The WAL receiver of a replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receiver {
+    /// `streaming`, `waiting`, …
+    pub status: String,
+    pub slot: Option<String>,
+    pub conninfo: Option<String>,
+    /// The end of the upstream's WAL as it last said.
+    pub latest_end: Option<Lsn>,
+}
+
+/// One client of a WAL sender.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sender {
+    pub application_name: String,
+    /// `streaming`, `catchup`, `backup`, …
+    pub state: String,
+    /// `async`, `potential`, `sync` or `quorum`.
+    pub sync_state: String,
+    pub written: Option<Lsn>,
+    pub flushed: Option<Lsn>,
+    pub replayed: Option<Lsn>,
+}
+
+/// One question for everything, so that a look is one round trip. Positions travel as bytes.
+const MONITOR: &str = "
+SELECT pg_catalog.pg_is_in_recovery(),
+       pg_catalog.current_setting('server_version_num')::pg_catalog.int4,
+       CASE WHEN pg_catalog.pg_is_in_recovery() THEN
+            COALESCE(r.received_tli, GREATEST(
+                (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()), c.timeline_id))
+       ELSE ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8)
+            )::pg_catalog.bit(32)::pg_catalog.int4 END,
+       c.timeline_id,
+       CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL ELSE
+            pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_flush_lsn(), '0/0')::pg_catalog.int8 END,
+       pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_receive_lsn(), '0/0')::pg_catalog.int8,
+       pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::pg_catalog.int8,
+       CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_is_wal_replay_paused() ELSE false END,
+       EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time())::pg_catalog.float8,
+       pg_catalog.current_setting('synchronous_standby_names'),
+       pg_catalog.current_setting('synchronous_commit'),
+       pg_catalog.current_setting('primary_conninfo'),
+       pg_catalog.current_setting('primary_slot_name'),
+       r.status, r.slot_name, r.conninfo,
+       pg_catalog.pg_wal_lsn_diff(r.latest_end_lsn, '0/0')::pg_catalog.int8,
+       (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
+                'application_name', application_name, 'state', state, 'sync_state', sync_state,
+                'written', write_lsn, 'flushed', flush_lsn, 'replayed', replay_lsn)), '[]')
+          FROM pg_catalog.pg_stat_replication)
+  FROM pg_catalog.pg_control_checkpoint() c
+  LEFT JOIN pg_catalog.pg_stat_get_wal_receiver() r ON true";
+
+impl Session {
+    /// Looks at the server.
+    ///
+    /// # Errors
+    /// It did not answer within 3 s, or this user may not see replication.
+    pub async fn monitor(&self) -> Result<Monitored, QueryError> {
+        let row = answered(STATEMENT_LIMIT + ANSWER_GRACE, self.client.query_one(MONITOR, &[])).await?;
+        read_monitored(&row).ok_or(QueryError::Unreadable("the monitoring query"))
+    }
+
+    /// Tells whether the server is in recovery, and so whether it answers at all.
+    ///
+    /// # Errors
+    /// It did not answer within 3 s.
+    pub async fn is_in_recovery(&self) -> Result<bool, QueryError> {
+        let question = self.client.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[]);
+        let row = answered(STATEMENT_LIMIT + ANSWER_GRACE, question).await?;
+        row.try_get(0).map_err(QueryError::Statement)
+    }
+
+    /// Returns the identifier of the database cluster.
+    ///
+    /// # Errors
+    /// It did not answer within 3 s.
+    pub async fn system_id(&self) -> Result<SystemId, QueryError> {
+        let rows = self.rows("SELECT system_identifier FROM pg_catalog.pg_control_system()").await?;
+        let text = rows.into_iter().flatten().flatten().next();
+        text.and_then(|text| text.parse().ok()).ok_or(QueryError::Unreadable("the system identifier"))
+    }
+
+    /// Runs statements that answer nothing of interest; several are separated by `;`.
+    ///
+    /// # Errors
+    /// One of them was refused; those before it are done unless in a transaction.
+    pub async fn execute(&self, statements: &str) -> Result<(), QueryError> {
+        answered(STATEMENT_LIMIT + ANSWER_GRACE, self.client.batch_execute(statements)).await
+    }
+
+    /// Runs one statement that may take up to `limit`, such as `CHECKPOINT`. It is sent alone: some statements cannot
+    /// share a transaction.
+    ///
+    /// # Errors
+    /// As [`Session::execute`].
+    pub async fn execute_within(&self, statement: &str, limit: Duration) -> Result<(), QueryError> {
+        self.execute(&format!("SET statement_timeout = {}", limit.as_millis())).await?;
+        let done = answered(limit + ANSWER_GRACE, self.client.batch_execute(statement)).await;
+        let reset = format!("SET statement_timeout = {}", STATEMENT_LIMIT.as_millis());
+        done.and(self.execute(&reset).await)
+    }
+
+    /// Asks for rows, each value as text.
+    ///
+    /// # Errors
+    /// The statement was refused or took more than 2 s.
+    pub async fn rows(&self, statement: &str) -> Result<Vec<Vec<Option<String>>>, QueryError> {
+        let messages = answered(STATEMENT_LIMIT + ANSWER_GRACE, self.client.simple_query(statement)).await?;
+        let row = |message: &SimpleQueryMessage| match message {
+            SimpleQueryMessage::Row(row) => {
+                Some((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect())
+            }
+            _ => None,
+        };
+        Ok(messages.iter().filter_map(row).collect())
+    }
+
+    /// Writes a checkpoint, which may take up to `limit`.
+    ///
+    /// # Errors
+    /// It took longer, or this user may not.
+    pub async fn checkpoint(&self, limit: Duration) -> Result<(), QueryError> {
+        self.execute_within("CHECKPOINT", limit).await
+    }
+
+    /// Makes the server read its configuration again.
+    ///
+    /// # Errors
+    /// It did not answer.
+    pub async fn reload(&self) -> Result<(), QueryError> {
+        self.execute("SELECT pg_catalog.pg_reload_conf()").await
+    }
+
+    /// Returns the parameters that have changed in the files and wait for a restart.
+    ///
+    /// # Errors
+    /// It did not answer.
+    pub async fn pending_restart(&self) -> Result<Vec<String>, QueryError> {
+        let statement = "SELECT name FROM pg_catalog.pg_settings WHERE pending_restart ORDER BY name";
+        Ok(self.rows(statement).await?.into_iter().flatten().flatten().collect())
+    }
+
+    /// Returns name, value and unit of the parameters that only a restart changes.
+    ///
+    /// # Errors
+    /// It did not answer.
+    pub async fn restart_settings(&self) -> Result<Vec<(String, String, Option<String>)>, QueryError> {
+        let statement = "SELECT name, setting, unit FROM pg_catalog.pg_settings WHERE context = 'postmaster'";
+        let triple = |row: Vec<Option<String>>| {
+            let mut values = row.into_iter();
+            Some((values.next()??, values.next()??, values.next()?))
+        };
+        Ok(self.rows(statement).await?.into_iter().filter_map(triple).collect())
+    }
+
+    /// Reads the history of a timeline from the server's own files; empty for timeline 1.
+    ///
+    /// # Errors
+    /// The file is not there, or this user may not read server files.
+    pub async fn history(&self, timeline: Timeline) -> Result<History, QueryError> {
+        if timeline == Timeline::FIRST {
+            return Ok(History::default());
+        }
+        let name = history::file_name(timeline);
+        let statement =
+            format!("SELECT pg_catalog.encode(pg_catalog.pg_read_binary_file('pg_wal/{name}'), 'escape')");
+        let text = self.rows(&statement).await?.into_iter().flatten().flatten().next();
+        Ok(history::parse(&text.ok_or(QueryError::Unreadable("a timeline's history"))?))
+    }
+
+    /// Tells whether the connection is still there, without asking the server.
+    pub fn is_open(&self) -> bool {
+        !self.client.is_closed()
+    }
+}
+
+fn read_monitored(row: &tokio_postgres::Row) -> Option<Monitored> {
+    let lsn = |column: usize| -> Option<Option<Lsn>> {
+        let bytes: Option<i64> = row.try_get(column).ok()?;
+        bytes.map_or(Some(None), |bytes| Some(Some(Lsn(u64::try_from(bytes).ok()?))))
+    };
+    let text = |column: usize| -> Option<String> { row.try_get(column).ok() };
+    let maybe = |column: usize| -> Option<Option<String>> { row.try_get(column).ok() };
+    let number = |column: usize| -> Option<u32> { u32::try_from(row.try_get::<_, i32>(column).ok()?).ok() };
+    let (slot, conninfo, latest_end) = (maybe(14)?, maybe(15)?, lsn(16)?);
+    let senders: serde_json::Value = row.try_get(17).ok()?;
+    Some(Monitored {
+        in_recovery: row.try_get(0).ok()?,
+        version: PgVersion(number(1)?),
+        timeline: Timeline(number(2)?),
+        checkpoint_timeline: Timeline(number(3)?),
+        flushed: lsn(4)?,
+        received: lsn(5)?,
+        replayed: lsn(6)?,
+        replay_paused: row.try_get(7).ok()?,
+        started: row.try_get(8).ok()?,
+        synchronous_standby_names: text(9)?,
+        synchronous_commit: text(10)?,
+        primary_conninfo: text(11)?,
+        primary_slot_name: text(12)?,
+        receiver: maybe(13)?.map(|status| Receiver { status, slot, conninfo, latest_end }),
+        senders: senders.as_array()?.iter().map(read_sender).collect::<Option<_>>()?,
+    })
+}
+
+/// Reads a WAL sender; None where this user may not see it, whose answers would be nulls.
+fn read_sender(value: &serde_json::Value) -> Option<Sender> {
+    let text = |key: &str| value.get(key).and_then(serde_json::Value::as_str);
+    let lsn = |key: &str| text(key).and_then(|lsn| lsn.parse().ok());
+    Some(Sender {
+        application_name: text("application_name")?.to_owned(),
+        state: text("state")?.to_owned(),
+        sync_state: text("sync_state")?.to_owned(),
+        written: lsn("written"),
+        flushed: lsn("flushed"),
+        replayed: lsn("replayed"),
+    })
+}
+
+/// Quotes a name for SQL.
+pub fn quote_identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Quotes a text for SQL.
+pub fn quote_literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_texts_cannot_leave_their_quotes() {
+        assert_eq!(quote_identifier("a\"b"), "\"a\"\"b\"");
+        assert_eq!(quote_literal("it's"), "'it''s'");
+        assert_eq!(quote_literal("a\\'"), "E'a\\\\'''");
+    }
+
+    #[test]
+    fn a_wal_sender_that_has_said_nothing_yet_has_no_positions() {
+        let value = serde_json::json!({"application_name": "db2", "state": "startup", "sync_state": "async",
+            "written": null, "flushed": null, "replayed": null});
+        let sender = read_sender(&value).unwrap();
+        assert_eq!((sender.application_name.as_str(), sender.flushed), ("db2", None));
+    }
+}

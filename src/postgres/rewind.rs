@@ -1,0 +1,237 @@
+//! Whether a server that was left behind has WAL that the cluster does not have, and taking it back.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::cluster::{History, Lsn, Timeline};
+use crate::postgres::basebackup::Source;
+use crate::postgres::{Installation, ProgramError, run, standby};
+use crate::sys::files::{self, FileError};
+
+/// Bytes of a WAL page and of its header; the first page of a segment has the longer one.
+const PAGE: u64 = 8_192;
+const PAGE_HEADER: u64 = 24;
+const SEGMENT_HEADER: u64 = 40;
+
+/// A single-user start replays at most what lies in `pg_wal`.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(60 * 60);
+
+/// Where a stopped server's own WAL ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// A replica: this was replayed; what was only received is replaced by streaming.
+    Replayed(Lsn),
+    /// A primary that stopped in order: its shutdown checkpoint ends here.
+    Stopped(Lsn),
+}
+
+/// Whether `pg_rewind` is needed before this server can follow that primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    No,
+    Yes,
+}
+
+/// Judges by the primary's timeline and its ancestors.
+pub fn need(local: Timeline, end: End, primary: Timeline, history: &History) -> Need {
+    if local == primary {
+        return Need::No;
+    }
+    if local > primary {
+        return Need::Yes;
+    }
+    let diverged = match (history.switch_point(local), end) {
+        (None, _) => true,
+        (Some(switch_point), End::Replayed(lsn)) => lsn > switch_point,
+        // Its last record is the checkpoint: the same end means the primary has exactly that WAL.
+        (Some(switch_point), End::Stopped(lsn)) => lsn != switch_point,
+    };
+    if diverged { Need::Yes } else { Need::No }
+}
+
+/// Returns where a record ends that begins at `lsn`: aligned to 8 bytes, with the page headers in between.
+fn record_end(lsn: Lsn, length: u64, segment_bytes: u64) -> Lsn {
+    let mut at = lsn.0;
+    let mut left = length.next_multiple_of(8);
+    while left > 0 {
+        let step = left.min(PAGE - at % PAGE);
+        at += step;
+        left -= step;
+        if left > 0 {
+            at += if at.is_multiple_of(segment_bytes) { SEGMENT_HEADER } else { PAGE_HEADER };
+        }
+    }
+    Lsn(at)
+}
+
+/// Finds where the checkpoint record at `checkpoint` ends.
+///
+/// # Errors
+/// The WAL segment is gone, or the record is not a checkpoint.
+pub fn checkpoint_end(
+    installation: &Installation,
+    data_dir: &Path,
+    timeline: Timeline,
+    checkpoint: Lsn,
+) -> Result<Lsn, ProgramError> {
+    let program = installation
+        .program("pg_waldump")
+        .arg("--path")
+        .arg(data_dir.join("pg_wal"))
+        .arg(format!("--timeline={}", timeline.0))
+        .arg(format!("--start={checkpoint}"))
+        .arg("--limit=1")
+        .limit(Duration::from_secs(60));
+    let answer = run(&program)?.stdout_text();
+    let length = checkpoint_length(&answer)
+        .ok_or_else(|| ProgramError::Unreadable { program: "pg_waldump".into(), answer: answer.clone() })?;
+    let segment = std::fs::metadata(data_dir.join("pg_wal").join(segment_name(timeline, checkpoint)));
+    Ok(record_end(checkpoint, length, segment.map_or(16 * 1024 * 1024, |meta| meta.len())))
+}
+
+/// Names the segment of 16 MB that holds `lsn`; for other sizes no such file exists.
+fn segment_name(timeline: Timeline, lsn: Lsn) -> String {
+    format!("{:08X}{:08X}{:08X}", timeline.0, lsn.0 >> 32, (lsn.0 & 0xFFFF_FFFF) >> 24)
+}
+
+/// Reads the total length out of `rmgr: XLOG len (rec/tot): 114/ 114, … desc: CHECKPOINT_SHUTDOWN …`.
+fn checkpoint_length(line: &str) -> Option<u64> {
+    if !line.contains("CHECKPOINT_") {
+        return None;
+    }
+    let after = line.split_once("len (rec/tot):")?.1;
+    after.split_once('/')?.1.split_once(',')?.0.trim().parse().ok()
+}
+
+/// A crashed server could not be brought to a clean end.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    #[error("{0} holds a backup_label: its recovery needs the archive; copy it again instead")]
+    BackupLabel(String),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+}
+
+/// Replays a crashed server's own WAL in single-user mode, so that `pg_rewind` finds a clean end.
+///
+/// `arguments` are those of its last start after `-D DIR`, so that limits which its WAL asks for are met. Archiving is on
+/// with a command that fails: nothing of a timeline that may be given up reaches the archive.
+///
+/// # Errors
+/// There is a `backup_label`, or the server cannot recover.
+pub fn recover(
+    installation: &Installation,
+    data_dir: &Path,
+    arguments: &[String],
+) -> Result<(), RecoveryError> {
+    if data_dir.join("backup_label").exists() {
+        return Err(RecoveryError::BackupLabel(data_dir.display().to_string()));
+    }
+    standby::unsignal(data_dir)?;
+    let program = installation
+        .program(&installation.server)
+        .arg("--single")
+        .arg("-D")
+        .arg(data_dir)
+        .args(arguments)
+        .arg("--archive_mode=on")
+        .arg("--archive_command=false")
+        .arg("template1")
+        .limit(RECOVERY_LIMIT);
+    run(&program)?;
+    forget_archive_status(data_dir)?;
+    Ok(())
+}
+
+/// Removes the marks of segments to be archived: `pg_rewind` may take the segments away.
+fn forget_archive_status(data_dir: &Path) -> Result<(), FileError> {
+    let folder = data_dir.join("pg_wal/archive_status");
+    for name in files::list(&folder)? {
+        files::remove(&folder.join(name))?;
+    }
+    Ok(())
+}
+
+/// Takes back what diverged, up to `limit` long. Blocks: run it on a thread of its own.
+///
+/// With `restore_command` set, missing segments of the own WAL are fetched by it.
+///
+/// # Errors
+/// The source does not answer, is in recovery, or lacks a grant; own WAL since the divergence is gone.
+pub fn rewind(
+    installation: &Installation,
+    data_dir: &Path,
+    source: &Source,
+    database: &str,
+    has_restore_command: bool,
+    limit: Duration,
+) -> Result<(), ProgramError> {
+    let mut program = installation
+        .program("pg_rewind")
+        .arg("-D")
+        .arg(data_dir)
+        .arg(format!("--source-server={}", source.conninfo(Some(database))))
+        .limit(limit);
+    if has_restore_command {
+        program = program.arg("--restore-target-wal");
+    }
+    run(&program).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::HistoryEntry;
+
+    fn history(lines: &[(u32, u64)]) -> History {
+        let entry = |(timeline, lsn): &(u32, u64)| HistoryEntry {
+            timeline: Timeline(*timeline),
+            switch_point: Lsn(*lsn),
+            reason: String::new(),
+        };
+        History(lines.iter().map(entry).collect())
+    }
+
+    #[test]
+    fn only_wal_that_the_primary_lacks_asks_for_a_rewind() {
+        let two = history(&[(1, 100)]);
+        let cases = [
+            (1, End::Replayed(Lsn(100)), 1, Need::No, "the same timeline"),
+            (2, End::Replayed(Lsn(100)), 1, Need::Yes, "ahead of the primary's timeline"),
+            (1, End::Replayed(Lsn(100)), 2, Need::No, "replayed up to the switch"),
+            (1, End::Replayed(Lsn(101)), 2, Need::Yes, "replayed past the switch"),
+            (1, End::Stopped(Lsn(100)), 2, Need::No, "its checkpoint was the last record that both have"),
+            (1, End::Stopped(Lsn(160)), 2, Need::Yes, "its checkpoint lies past the switch"),
+            (1, End::Stopped(Lsn(60)), 2, Need::Yes, "its checkpoint is not in the primary's WAL"),
+        ];
+        for (local, end, primary, expected, why) in cases {
+            assert_eq!(need(Timeline(local), end, Timeline(primary), &two), expected, "{why}");
+        }
+        let gap = history(&[(2, 100)]);
+        assert_eq!(need(Timeline(1), End::Replayed(Lsn(1)), Timeline(3), &gap), Need::Yes, "no ancestor");
+    }
+
+    #[test]
+    fn records_end_aligned_and_past_the_headers_of_pages_they_cross() {
+        let segment = 16 * 1024 * 1024;
+        assert_eq!(record_end(Lsn(0x0300_0028), 114, segment), Lsn(0x0300_00A0));
+        assert_eq!(record_end(Lsn(PAGE * 3 - 16), 114, segment), Lsn(PAGE * 3 + 24 + 104));
+        assert_eq!(record_end(Lsn(segment - 16), 114, segment), Lsn(segment + 40 + 104));
+        assert_eq!(
+            record_end(Lsn(PAGE * 3 - 120), 114, segment),
+            Lsn(PAGE * 3),
+            "up to the very end of a page"
+        );
+    }
+
+    #[test]
+    fn the_length_is_read_from_the_dump() {
+        let line = "rmgr: XLOG        len (rec/tot):    114/   114, tx:          0, lsn: 0/03000028, \
+                    prev 0/02000100, desc: CHECKPOINT_SHUTDOWN redo 0/3000028; tli 1";
+        assert_eq!(checkpoint_length(line), Some(114));
+        assert_eq!(checkpoint_length("rmgr: Standby len (rec/tot): 50/ 50, desc: RUNNING_XACTS"), None);
+        assert_eq!(segment_name(Timeline(1), Lsn(0x1_0300_0028)), "000000010000000100000003");
+    }
+}
