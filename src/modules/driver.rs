@@ -134,16 +134,19 @@ fn drive<M: Module>(read: &M::Params, call: &ModuleCall, host: &mut Host) -> Mod
             predicted: Vec::new(),
         });
     }
-    let lines: Vec<ChangeLine> =
-        changes.iter().map(|c| ChangeLine { text: c.to_string(), risk: M::risk(c) }).collect();
-    let diff = if call.diff { M::texts(read, &found, host) } else { None };
+    let lines: Vec<ChangeLine> = changes
+        .iter()
+        .filter(|c| M::counts(c))
+        .map(|c| ChangeLine { text: c.to_string(), risk: M::risk(c) })
+        .collect();
+    let diff = if call.diff && !call.is_secret { M::texts(read, &found, host) } else { None };
     if call.mode == Mode::Check {
         let answer = match (M::KIND, M::opaque(read)) {
             (_, Some(why)) => Answer::Unknown(why),
             (Kind::Wait, None) => Answer::Unknown(format!("apply would wait here: {}", texts_of(&lines))),
             (Kind::Resource | Kind::Query | Kind::Action, None) => Answer::Known,
         };
-        let changed = answer == Answer::Known;
+        let changed = answer == Answer::Known && !lines.is_empty();
         return Ok(Outcome {
             answer,
             changed,
@@ -165,7 +168,7 @@ fn drive<M: Module>(read: &M::Params, call: &ModuleCall, host: &mut Host) -> Mod
             believe::<M>(read, &again)?;
         }
     }
-    let changed = M::KIND != Kind::Wait && M::changed(read, &found, &reached);
+    let changed = M::KIND != Kind::Wait && !lines.is_empty() && M::changed(read, &found, &reached);
     Ok(Outcome {
         answer: Answer::Known,
         changed,

@@ -161,6 +161,12 @@ impl Host {
         Ok(read)
     }
 
+    /// Returns a variable as the module's programs see it: the task's, else the process's own.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        let own = self.environment.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.clone());
+        own.or_else(|| std::env::var(name).ok())
+    }
+
     /// Returns whether a program is there to be run.
     pub fn has_program(&self, name: &str) -> bool {
         self.runner.is_some() || crate::sys::process::is_installed(name)

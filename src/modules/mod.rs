@@ -5,21 +5,36 @@
 //! Invariant: no module knows about check mode, about playbooks, or about how it was reached. What it may do on the
 //! host is what [`Host`] and [`HostMut`] have methods for.
 
+// What modules are made of.
 pub mod attributes;
 pub mod driver;
 pub mod host;
+pub mod line_edits;
 pub mod outcome;
 pub mod params;
+mod remote;
+pub mod text_file;
+pub mod words;
 
+// One file per module.
+pub mod blockinfile;
 pub mod cluster_config;
 pub mod cluster_health;
 pub mod cluster_restart;
 pub mod cluster_switchover;
+pub mod command;
+pub mod copy;
 pub mod etcd_cluster;
 pub mod etcd_member;
 pub mod file;
 pub mod haproxy_backend;
-mod remote;
+pub mod lineinfile;
+pub mod package;
+pub mod replace;
+pub mod slurp;
+pub mod stat;
+pub mod systemd;
+pub mod template;
 
 use std::fmt::Display;
 
@@ -61,6 +76,16 @@ pub enum Seen<S> {
     Unknowable(String),
 }
 
+/// The differences of a [`Kind::Query`]: there are none.
+#[derive(Debug)]
+pub enum Never {}
+
+impl Display for Never {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {}
+    }
+}
+
 /// One kind of thing on a host.
 pub trait Module: 'static {
     const NAME: &'static str;
@@ -99,16 +124,18 @@ pub trait Module: 'static {
     /// Compares what is there with what is asked for; empty is converged. Pure.
     fn diff(params: &Self::Params, found: &Self::State) -> Vec<Self::Change>;
 
-    /// Makes all changes and answers what it reached.
+    /// Makes all changes and answers what it reached. A [`Kind::Query`] has none.
     ///
     /// # Errors
     /// The host refused.
     fn apply(
-        params: &Self::Params,
-        found: &Self::State,
-        changes: &[Self::Change],
-        host: &mut HostMut<'_>,
-    ) -> Result<Self::State, Fault>;
+        _params: &Self::Params,
+        _found: &Self::State,
+        _changes: &[Self::Change],
+        _host: &mut HostMut<'_>,
+    ) -> Result<Self::State, Fault> {
+        Err(Fault::refused(format!("`{}` only tells and changes nothing", Self::NAME)))
+    }
 
     /// What `register` sees: after apply, or before it in check mode and when nothing was to do.
     fn output(
@@ -126,6 +153,11 @@ pub trait Module: 'static {
     /// Why it cannot be told before it is done, for an [`Kind::Action`] that nothing guards.
     fn opaque(_params: &Self::Params) -> Option<String> {
         None
+    }
+
+    /// Whether a difference makes the step a change; one that does not is made all the same, and not told.
+    fn counts(_change: &Self::Change) -> bool {
+        true
     }
 
     /// What will be there afterwards, for later steps of a plan.
@@ -152,6 +184,17 @@ pub trait Module: 'static {
 /// All modules, one row each.
 pub const MODULES: &[&dyn AnyModule] = &[
     &Erased::<file::File>::NEW,
+    &Erased::<copy::Copy>::NEW,
+    &Erased::<template::Template>::NEW,
+    &Erased::<lineinfile::LineInFile>::NEW,
+    &Erased::<replace::Replace>::NEW,
+    &Erased::<blockinfile::BlockInFile>::NEW,
+    &Erased::<package::Package>::NEW,
+    &Erased::<systemd::Systemd>::NEW,
+    &Erased::<command::Command>::NEW,
+    &Erased::<command::Shell>::NEW,
+    &Erased::<stat::Stat>::NEW,
+    &Erased::<slurp::Slurp>::NEW,
     &Erased::<etcd_member::EtcdMember>::NEW,
     &Erased::<etcd_cluster::EtcdCluster>::NEW,
     &Erased::<cluster_health::ClusterHealth>::NEW,

@@ -101,6 +101,8 @@ pub struct ModuleCall {
     pub diff: bool,
     /// Observe a second time after apply, and refuse to believe the module's own word.
     pub verify: bool,
+    /// A text that came along is made from a secret: no diff of it is shown.
+    pub is_secret: bool,
     /// The task's `environment`, for the programs that the module runs.
     pub environment: Vec<(String, String)>,
     /// What `src` names on the controller: one file, or all of a folder.
@@ -117,6 +119,7 @@ impl ModuleCall {
             mode,
             diff: false,
             verify: false,
+            is_secret: false,
             environment: Vec::new(),
             files: Vec::new(),
             folders: Vec::new(),

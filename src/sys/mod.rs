@@ -7,6 +7,7 @@ pub mod names;
 pub mod packages;
 pub mod process;
 pub mod secret;
+pub mod systemd;
 pub mod users;
 
 /// Writes an error with all of its causes: the only way in which one is shown or logged.

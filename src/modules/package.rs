@@ -1,0 +1,558 @@
+//! Installs, upgrades and removes packages of a Debian family.
+//!
+//! # What it manages
+//! Whether packages are installed, and the lists of what could be installed.
+//!
+//! # Example
+//! ```yaml
+//! package:
+//!   name: [etcd-server, etcd-client]
+//!   install_recommends: false
+//! ```
+//!
+//! # What it observes
+//! dpkg's status file, read natively; for `state: latest` what `apt-cache policy` knows.
+//!
+//! # What it never does
+//! It asks no question while installing, and replaces no configuration file that somebody changed.
+
+use std::fmt;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::modules::{Fault, FaultKind, Host, HostMut, Kind, Module, Risk, Seen, Thing, command};
+use crate::source::{Diagnostic, Diagnostics};
+use crate::sys::clock;
+use crate::sys::process::Program;
+
+/// How long another package manager is waited for unless the task says otherwise.
+const LOCK_LIMIT_S: u32 = 180;
+
+/// How long one transaction may take: a slow mirror and a large package.
+const INSTALL_LIMIT: Duration = Duration::from_secs(3600);
+
+const LISTS: &str = "/var/lib/apt/lists";
+const STAMP: &str = "/var/lib/apt/periodic/update-success-stamp";
+
+#[derive(Debug)]
+pub struct Package;
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum WantedState {
+    #[default]
+    #[serde(alias = "installed")]
+    Present,
+    #[serde(alias = "removed")]
+    Absent,
+    Latest,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Upgrade {
+    #[default]
+    #[serde(alias = "False", alias = "false")]
+    No,
+    #[serde(alias = "True", alias = "true")]
+    Yes,
+    Safe,
+    Full,
+    Dist,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Params {
+    /// Names, with `=version` (may hold `*`) or `:architecture`.
+    #[serde(default, alias = "pkg", alias = "package")]
+    name: Vec<String>,
+    #[serde(default)]
+    state: WantedState,
+    /// Read the lists of packages again first.
+    #[serde(default, alias = "update-cache")]
+    update_cache: bool,
+    /// Seconds for which lists count as fresh.
+    #[serde(default)]
+    cache_valid_time: u64,
+    #[serde(alias = "install-recommends")]
+    install_recommends: Option<bool>,
+    #[serde(default, alias = "allow-downgrade", alias = "allow_downgrades", alias = "allow-downgrades")]
+    allow_downgrade: bool,
+    #[serde(default)]
+    allow_change_held_packages: bool,
+    #[serde(default, alias = "allow-unauthenticated")]
+    allow_unauthenticated: bool,
+    #[serde(default)]
+    force: bool,
+    /// Remove configuration, too.
+    #[serde(default)]
+    purge: bool,
+    #[serde(default)]
+    autoremove: bool,
+    #[serde(default)]
+    only_upgrade: bool,
+    #[serde(default)]
+    upgrade: Upgrade,
+    #[serde(alias = "default-release")]
+    default_release: Option<String>,
+    /// A package file on the host, or the address of one.
+    deb: Option<String>,
+    dpkg_options: Option<String>,
+    /// Seconds to wait for another package manager.
+    lock_timeout: Option<u32>,
+    /// Accepted for Ansible's sake: `apt-get` is what is used.
+    #[serde(rename = "force_apt_get")]
+    _force_apt_get: Option<bool>,
+    #[serde(rename = "use")]
+    _use: Option<String>,
+    #[serde(rename = "update_cache_retries")]
+    _update_cache_retries: Option<u32>,
+    #[serde(rename = "update_cache_retry_max_delay")]
+    _update_cache_retry_max_delay: Option<u32>,
+}
+
+/// A name as written, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wish {
+    /// As apt takes it.
+    text: String,
+    name: String,
+    version: Option<String>,
+}
+
+impl Wish {
+    fn parse(text: &str) -> Wish {
+        let (name, version) = match text.split_once('=') {
+            Some((name, version)) => (name.trim(), Some(version.trim().to_owned())),
+            None => (text.split_once('/').map_or(text, |(name, _release)| name).trim(), None),
+        };
+        Wish { text: text.trim().to_owned(), name: name.to_owned(), version }
+    }
+}
+
+#[derive(Debug)]
+pub struct State {
+    /// For each wish: the installed version, and the one that apt would install where that was asked.
+    packages: Vec<(Wish, Option<String>, Option<String>)>,
+    is_cache_fresh: bool,
+    has_upgraded: bool,
+    /// The installed version of the package file, and its own.
+    deb: Option<(String, Option<String>, String)>,
+    cache_time: i64,
+    transcript: String,
+    lists: u64,
+}
+
+#[derive(Debug)]
+pub enum Change {
+    UpdateLists,
+    Install { name: String, version: Option<String> },
+    Upgrade { name: String, from: String, to: String },
+    Remove { name: String, version: String },
+    UpgradeAll,
+    InstallFile(String),
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::UpdateLists => write!(f, "read the lists of packages again"),
+            Change::Install { name, version: None } => write!(f, "install {name}"),
+            Change::Install { name, version: Some(version) } => write!(f, "install {name} {version}"),
+            Change::Upgrade { name, from, to } => write!(f, "{name} {from} → {to}"),
+            Change::Remove { name, version } => write!(f, "remove {name} {version}"),
+            Change::UpgradeAll => write!(f, "upgrade all packages"),
+            Change::InstallFile(path) => write!(f, "install the file {path}"),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct Output {
+    cache_updated: bool,
+    cache_update_time: i64,
+    stdout: String,
+    stdout_lines: Vec<String>,
+}
+
+impl Params {
+    fn wishes(&self) -> Vec<Wish> {
+        self.name.iter().filter(|n| !n.trim().is_empty()).map(|n| Wish::parse(n)).collect()
+    }
+
+    fn apt_get(&self) -> Program {
+        let limit = self.lock_timeout.unwrap_or(LOCK_LIMIT_S);
+        let mut program = Program::new("apt-get")
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .env("DEBIAN_PRIORITY", "critical")
+            .env("NEEDRESTART_MODE", "l")
+            .limit(INSTALL_LIMIT)
+            .args(["-y", "-q", "-o", &format!("DPkg::Lock::Timeout={limit}")]);
+        let options = self.dpkg_options.as_deref().unwrap_or("force-confdef,force-confold");
+        for option in options.split(',').map(str::trim).filter(|o| !o.is_empty()) {
+            program = program.args(["-o", &format!("Dpkg::Options::=--{option}")]);
+        }
+        if let Some(release) = &self.default_release {
+            program = program.args(["-t", release.as_str()]);
+        }
+        program
+    }
+
+    fn install(&self) -> Program {
+        let mut program = self.apt_get();
+        for (is_asked, option) in [
+            (self.install_recommends == Some(false), "--no-install-recommends"),
+            (self.install_recommends == Some(true), "--install-recommends"),
+            (self.allow_downgrade || self.force, "--allow-downgrades"),
+            (self.allow_change_held_packages || self.force, "--allow-change-held-packages"),
+            (self.allow_unauthenticated || self.force, "--allow-unauthenticated"),
+            (self.only_upgrade, "--only-upgrade"),
+            (self.autoremove, "--auto-remove"),
+        ] {
+            if is_asked {
+                program = program.arg(option);
+            }
+        }
+        program.arg("install")
+    }
+
+    fn update_lists(&self, transcript: &mut String, host: &mut HostMut<'_>) -> Result<(), Fault> {
+        // A mirror that does not answer must not read as success.
+        let program = self.apt_get().args(["-o", "APT::Update::Error-Mode=any", "update"]);
+        transcript.push_str(&self.run(&program, "the lists of packages could not be read", host)?);
+        Ok(())
+    }
+
+    /// Runs apt-get, waiting for the lists' lock, for which apt itself does not wait.
+    fn run(&self, program: &Program, tried: &str, host: &mut HostMut<'_>) -> Result<String, Fault> {
+        let until = clock::now() + Duration::from_secs(u64::from(self.lock_timeout.unwrap_or(LOCK_LIMIT_S)));
+        loop {
+            let output = host.run(program.clone())?;
+            if output.exit.is_success() {
+                return Ok(output.stdout_text());
+            }
+            let words = output.stderr_text();
+            let is_locked = words.contains("Could not get lock")
+                || words.contains("Unable to acquire the dpkg frontend lock");
+            if is_locked && clock::now() < until {
+                std::thread::sleep(Duration::from_secs(1));
+                continue;
+            }
+            let mut fault = Fault::program(program, &output, tried);
+            if is_locked {
+                fault.kind = FaultKind::TimedOut;
+                fault = fault
+                    .hint("another package manager runs on this host; `lock_timeout` waits longer for it");
+            } else if words.contains("Unable to locate package")
+                || words.contains("has no installation candidate")
+            {
+                fault = fault.hint("is the name right, and is its repository configured? `update_cache: true` reads the lists again");
+            } else if words.contains("dpkg was interrupted") {
+                fault = fault.hint("`dpkg --configure -a` on the host puts it right");
+            }
+            return Err(fault);
+        }
+    }
+}
+
+impl Module for Package {
+    const NAME: &'static str = "package";
+    const ALIASES: &'static [&'static str] = &["apt"];
+    const KIND: Kind = Kind::Resource;
+    const OBSERVES_WITH: &'static [&'static str] = &["apt-cache policy", "dpkg-deb -f"];
+    const LASTING: bool = false;
+    type Params = Params;
+    type State = State;
+    type Change = Change;
+    type Output = Output;
+
+    fn check(params: &Params) -> Diagnostics {
+        let mut found = Diagnostics::default();
+        let asks = !params.name.is_empty()
+            || params.update_cache
+            || params.deb.is_some()
+            || params.upgrade != Upgrade::No;
+        if !asks {
+            found.push(Diagnostic::error("missing-parameter", "package: `name` is missing: which package?"));
+        }
+        found
+    }
+
+    fn observe(params: &Params, host: &Host) -> Result<Seen<State>, Fault> {
+        let packages = host.packages()?;
+        if !packages.has_dpkg() {
+            let what = "this host has no dpkg: only the Debian family is supported by `package`";
+            return Err(Fault::new(FaultKind::NotOnThisHost, what));
+        }
+        let mut all = Vec::new();
+        for wish in params.wishes() {
+            let installed = packages.installed(&wish.name).map(|p| p.version.clone());
+            let provided = packages.provider(&wish.name).and_then(|name| packages.installed(name));
+            let found = match params.state {
+                // What only stands in for the name is not the package that is to go.
+                WantedState::Absent => installed,
+                _ => installed.or_else(|| provided.map(|p| p.version.clone())),
+            };
+            all.push((wish, found, None));
+        }
+        let is_latest = params.state == WantedState::Latest;
+        let lists = lists_time(host)?;
+        if is_latest && !all.is_empty() && lists.is_some() {
+            let names: Vec<String> = all.iter().map(|(wish, ..)| wish.name.clone()).collect();
+            let output = host.look(Program::new("apt-cache").arg("policy").args(names))?;
+            for (name, candidate) in candidates(&output.stdout_text()) {
+                for (wish, _, best) in &mut all {
+                    if wish.name == name || wish.name.split(':').next() == Some(name.as_str()) {
+                        *best = Some(candidate.clone());
+                    }
+                }
+            }
+        }
+        let mut deb = None;
+        if let Some(path) = params.deb.as_ref().filter(|p| !p.contains("://")) {
+            if host.stat_followed(path)?.is_none() {
+                return Ok(Seen::Blocked(Thing::Path(path.clone())));
+            }
+            let program = Program::new("dpkg-deb").args(["-f", path.as_str(), "Package", "Version"]);
+            let output = host.look(program.clone())?;
+            if !output.exit.is_success() {
+                return Err(Fault::program(
+                    &program,
+                    &output,
+                    &format!("{path} could not be read as a package"),
+                ));
+            }
+            let text = output.stdout_text();
+            let field = |key: &str| {
+                text.lines().find_map(|l| l.strip_prefix(key)).unwrap_or_default().trim().to_owned()
+            };
+            let (name, version) = (field("Package:"), field("Version:"));
+            let installed = packages.installed(&name).map(|p| p.version.clone());
+            deb = Some((name, installed, version));
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "seconds since 1970")]
+        let cache_time = lists.unwrap_or(0.0) as i64;
+        let now = clock::wall().as_second();
+        let age = now.saturating_sub(cache_time);
+        let limit = i64::try_from(params.cache_valid_time).unwrap_or(i64::MAX);
+        let is_cache_fresh = lists.is_some_and(|time| !sources_newer(host, time)) && age <= limit;
+        let entries = fingerprint(host);
+        Ok(Seen::Now(State {
+            packages: all,
+            is_cache_fresh,
+            has_upgraded: false,
+            deb,
+            cache_time,
+            transcript: String::new(),
+            lists: entries,
+        }))
+    }
+
+    fn diff(params: &Params, found: &State) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for (wish, installed, candidate) in &found.packages {
+            match (params.state, installed) {
+                (WantedState::Absent, Some(version)) => {
+                    changes.push(Change::Remove { name: wish.name.clone(), version: version.clone() });
+                }
+                (WantedState::Absent, None) => {}
+                (_, None) if params.only_upgrade => {}
+                (_, None) => {
+                    let version = wish.version.clone().or_else(|| candidate.clone());
+                    changes.push(Change::Install { name: wish.name.clone(), version });
+                }
+                (_, Some(has)) => {
+                    let to = match (&wish.version, candidate) {
+                        (Some(asked), _) if !command::matches(asked, has) => Some(asked),
+                        (None, Some(best)) if params.state == WantedState::Latest && best != has => {
+                            Some(best)
+                        }
+                        _ => None,
+                    };
+                    if let Some(to) = to {
+                        changes.push(Change::Upgrade {
+                            name: wish.name.clone(),
+                            from: has.clone(),
+                            to: to.clone(),
+                        });
+                    }
+                }
+            }
+        }
+        if let Some((name, installed, version)) = &found.deb
+            && installed.as_ref() != Some(version)
+        {
+            changes.push(Change::InstallFile(format!(
+                "{} ({name} {version})",
+                params.deb.as_deref().unwrap_or_default()
+            )));
+        }
+        if params.upgrade != Upgrade::No && !found.has_upgraded {
+            changes.push(Change::UpgradeAll);
+        }
+        let installs = changes.iter().any(|c| !matches!(c, Change::Remove { .. }));
+        let has_no_lists = found.cache_time == 0 && installs;
+        let only_lists = params.name.is_empty() && params.deb.is_none();
+        let is_due = params.update_cache && (installs || only_lists || params.cache_valid_time > 0);
+        if !found.is_cache_fresh && (is_due || has_no_lists) {
+            changes.insert(0, Change::UpdateLists);
+        }
+        changes
+    }
+
+    fn apply(
+        params: &Params,
+        found: &State,
+        changes: &[Change],
+        host: &mut HostMut<'_>,
+    ) -> Result<State, Fault> {
+        let mut transcript = String::new();
+        if params.state == WantedState::Latest && matches!(changes.first(), Some(Change::UpdateLists)) {
+            // What is latest is known only once the lists are read.
+            params.update_lists(&mut transcript, host)?;
+            let Seen::Now(mut again) = Package::observe(params, host)? else {
+                return Err(Fault::refused("the packages could not be looked at after the lists were read"));
+            };
+            again.is_cache_fresh = true;
+            let rest = Package::diff(params, &again);
+            return Package::apply(params, &again, &rest, host);
+        }
+        let (mut install, mut remove) = (Vec::new(), Vec::new());
+        for change in changes {
+            match change {
+                Change::UpdateLists => params.update_lists(&mut transcript, host)?,
+                Change::Install { name, .. } | Change::Upgrade { name, .. } => install.push(name.clone()),
+                Change::Remove { name, .. } => remove.push(name.clone()),
+                Change::UpgradeAll => {
+                    let verb = match params.upgrade {
+                        Upgrade::Full | Upgrade::Dist => "dist-upgrade",
+                        Upgrade::No | Upgrade::Yes | Upgrade::Safe => "upgrade",
+                    };
+                    let program = params.apt_get().arg(verb);
+                    transcript.push_str(&params.run(&program, "the packages could not be upgraded", host)?);
+                }
+                Change::InstallFile(_) => {
+                    let path = params.deb.clone().unwrap_or_default();
+                    transcript.push_str(&params.run(
+                        &params.install().args(["--", &path]),
+                        "the package file could not be installed",
+                        host,
+                    )?);
+                }
+            }
+        }
+        if !install.is_empty() {
+            let texts = found
+                .packages
+                .iter()
+                .filter(|(wish, ..)| install.contains(&wish.name))
+                .map(|(wish, ..)| wish.text.clone());
+            let program = params.install().arg("--").args(texts);
+            let what = format!("{} could not be installed", install.join(", "));
+            transcript.push_str(&params.run(&program, &what, host)?);
+        }
+        if !remove.is_empty() {
+            let verb = if params.purge { "purge" } else { "remove" };
+            let mut program = params.apt_get();
+            if params.autoremove {
+                program = program.arg("--auto-remove");
+            }
+            let what = format!("{} could not be removed", remove.join(", "));
+            transcript.push_str(&params.run(&program.arg(verb).arg("--").args(remove), &what, host)?);
+        }
+        match Package::observe(params, host)? {
+            Seen::Now(reached) => {
+                Ok(State { is_cache_fresh: true, has_upgraded: true, transcript, ..reached })
+            }
+            Seen::Blocked(thing) => Err(Fault::missing(thing)),
+            Seen::Unknowable(why) => Err(Fault::refused(why)),
+        }
+    }
+
+    fn output(_params: &Params, before: &State, after: Option<&State>, changes: &[Change]) -> Output {
+        let state = after.unwrap_or(before);
+        Output {
+            cache_updated: after.is_some() && changes.iter().any(|c| matches!(c, Change::UpdateLists)),
+            cache_update_time: state.cache_time,
+            stdout_lines: state.transcript.lines().map(str::to_owned).collect(),
+            stdout: state.transcript.clone(),
+        }
+    }
+
+    fn risk(change: &Change) -> Risk {
+        match change {
+            // What a package restarts is its maintainer's choice; a version that changes usually restarts its services.
+            Change::Upgrade { .. } | Change::UpgradeAll | Change::Remove { .. } => Risk::Restart,
+            Change::UpdateLists | Change::Install { .. } | Change::InstallFile(_) => Risk::None,
+        }
+    }
+
+    fn makes(params: &Params) -> Vec<Thing> {
+        match params.state {
+            WantedState::Absent => Vec::new(),
+            _ => params.wishes().into_iter().map(|w| Thing::Package(w.name)).collect(),
+        }
+    }
+
+    fn changed(params: &Params, before: &State, after: &State) -> bool {
+        let only_lists = params.name.is_empty() && params.deb.is_none() && params.upgrade == Upgrade::No;
+        !only_lists || before.lists != after.lists
+    }
+}
+
+/// Returns when the lists were last read; `None` if there are none.
+fn lists_time(host: &Host) -> Result<Option<f64>, Fault> {
+    let has_lists = match host.stat_followed(LISTS)? {
+        Some(_) => host
+            .list(LISTS)?
+            .iter()
+            .any(|n| n.to_string_lossy().contains("_Packages") || n.to_string_lossy().ends_with("Release")),
+        None => false,
+    };
+    if !has_lists {
+        return Ok(None);
+    }
+    if let Some(stamp) = host.stat(STAMP)? {
+        return Ok(Some(stamp.modified));
+    }
+    Ok(host.stat(LISTS)?.map(|s| s.modified))
+}
+
+/// Whether a list of repositories is newer than what was read of them.
+fn sources_newer(host: &Host, time: f64) -> bool {
+    let mut paths = vec!["/etc/apt/sources.list".to_owned()];
+    if let Ok(names) = host.list("/etc/apt/sources.list.d") {
+        paths.extend(names.iter().map(|n| format!("/etc/apt/sources.list.d/{}", n.to_string_lossy())));
+    }
+    paths.iter().any(|path| matches!(host.stat(path), Ok(Some(stat)) if stat.modified > time))
+}
+
+/// A number that is another one when the lists are.
+fn fingerprint(host: &Host) -> u64 {
+    let Ok(names) = host.list(LISTS) else { return 0 };
+    names.iter().fold(0, |sum, name| match host.stat(format!("{LISTS}/{}", name.to_string_lossy())) {
+        Ok(Some(stat)) if !name.to_string_lossy().starts_with("lock") => {
+            sum ^ stat.inode.wrapping_mul(31) ^ stat.modified.to_bits().rotate_left(17)
+        }
+        _ => sum,
+    })
+}
+
+/// Reads `apt-cache policy`: each package's candidate.
+fn candidates(text: &str) -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    let mut name = String::new();
+    for line in text.lines() {
+        if !line.starts_with(' ') {
+            name = line.trim_end_matches(':').to_owned();
+        } else if let Some(version) = line.trim().strip_prefix("Candidate:")
+            && version.trim() != "(none)"
+        {
+            all.push((name.clone(), version.trim().to_owned()));
+        }
+    }
+    all
+}
