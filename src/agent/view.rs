@@ -40,7 +40,8 @@ pub struct View {
     pub peers: Peers,
     /// The long-running job: the one under way, or the last one until the next begins.
     pub job: Option<JobReport>,
-    /// What became of the actions of the last decision, in their order.
+    /// What became of the actions of the last decision, in their order. The snapshot, if it is of this look, is at
+    /// least as new as any of them.
     pub outcomes: Vec<Outcome>,
     /// What was asked of this agent by signal or REST and has not been answered.
     pub requests: Requests,
@@ -146,8 +147,8 @@ impl LeaderKey {
 /// The `initialize` key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Initialize {
-    /// Empty: a member is making the cluster.
-    UnderWay,
+    /// Empty: a member is making the cluster, under this lease (zero where the claim is bound to none).
+    UnderWay { lease: LeaseId },
     /// The cluster's system identifier.
     Done(SystemId),
     /// Text that is no system identifier.
@@ -466,6 +467,8 @@ pub struct PeerFacts {
     /// Its watchdog, where required, can be used.
     pub watchdog_usable: bool,
     pub system_id: Option<SystemId>,
+    /// It has had no answer of etcd for longer than its `loop_wait`, so it cannot take the lock.
+    pub etcd_silent: bool,
 }
 
 /// A long-running job. One at a time.

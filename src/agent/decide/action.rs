@@ -46,8 +46,9 @@ pub enum Action {
         fence: Fence,
         optime: Option<Lsn>,
     },
-    /// One transaction: own fence, the candidate's member key bound to `candidate_lease` → `leader` = candidate under
-    /// that lease, `status`, `sync` if given, and `failover` = `{}` unless it is kept for a paused cluster.
+    /// One transaction: own fence, the candidate's member key present and bound to `candidate_lease` → `leader` =
+    /// candidate under that lease, `status`, `sync` if given, and `failover` = `{}` unless it is kept for a paused
+    /// cluster.
     HandOver {
         fence: Fence,
         candidate: MemberName,

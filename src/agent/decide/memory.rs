@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::agent::view::{LeaseId, MemberFacts, RequestId, StopMode, Tick};
+use crate::agent::view::{LeaseId, MemberFacts, RequestId, Tick};
 use crate::cluster::{Lsn, MemberName, SyncNames, Timeline};
 
 use super::action::CallbackRole;
@@ -14,33 +14,57 @@ use super::action::CallbackRole;
 pub struct Memory {
     /// The member document last published: when, under which lease, and what it said.
     pub published: Option<(Tick, LeaseId, MemberFacts)>,
-    /// When `status` was last written.
-    pub status_written: Option<Tick>,
+    /// When `status` was last written, and the position it held.
+    pub status_written: Option<(Tick, Lsn)>,
     /// Since when etcd has answered that there is no leader.
     pub leaderless_since: Option<Tick>,
     /// The highest timeline that a leader of this cluster was seen on.
     pub leader_timeline: Option<Timeline>,
     /// Since when the server was told to leave recovery.
     pub promoting_since: Option<Tick>,
+    /// When it was told so last.
+    pub promote_given: Option<Tick>,
     /// The switchover that this leader carries out.
     pub handover: Option<HandOver>,
+    /// The server cannot serve: it is stopped and the lock is released.
+    pub giving_up: Option<GivingUp>,
     /// The restart that is under way.
     pub restart: Option<Restart>,
     /// The new copy that is under way for a person.
-    pub reinitialize: Option<RequestId>,
+    pub reinitialize: Option<Reinitialize>,
     /// How this member came back so far.
     pub recovery: Recovery,
-    /// Failed starts since the server last ran, and when the last one was tried.
-    pub starts: Attempts,
-    /// The change of `synchronous_standby_names` that standbys must have passed: the names, and where WAL ended when
-    /// they were seen in force.
-    pub sync_changed: Option<(SyncNames, Lsn)>,
+    /// Starts since the server last ran.
+    pub starts: Starts,
+    /// The server was stopped for a switchover and is to follow, in a paused cluster too.
+    pub stepped_down: bool,
+    /// The data was a primary's when it was started for a cluster without an identifier.
+    pub adopting: bool,
+    /// The change of `synchronous_standby_names` that standbys must have passed.
+    pub sync_change: Option<SyncChange>,
     /// When each inactive slot was first seen without its member.
     pub slots_unused: BTreeMap<String, Tick>,
     /// The role that callbacks were last told.
     pub announced: Option<CallbackRole>,
-    /// The end that was asked for, and whether the lock has been released for it.
-    pub stop_mode: Option<StopMode>,
+}
+
+/// Why a leader gives up the lock as soon as its server is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GivingUp {
+    StartTookTooLong,
+    PromotionTookTooLong,
+}
+
+/// A change of `synchronous_standby_names`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SyncChange {
+    /// The names in force.
+    pub names: SyncNames,
+    /// When they were first seen in force.
+    pub seen: Tick,
+    /// Where WAL ended once every process had time to take them over: a standby that has flushed this far has every
+    /// commit that was acknowledged without waiting for it.
+    pub lsn: Option<Lsn>,
 }
 
 /// A switchover from the side of the old leader.
@@ -49,6 +73,8 @@ pub struct HandOver {
     pub candidate: MemberName,
     /// When the stop of the server was begun.
     pub since: Tick,
+    /// When the server was first seen down.
+    pub stopped: Option<Tick>,
     /// The transaction may have been sent: from then on it is never undone, only repeated.
     pub sent: bool,
     /// The limit has passed before the transaction: the old leader goes on.
@@ -63,18 +89,27 @@ pub struct Restart {
     pub stopped: bool,
 }
 
-/// How a member that parted from the leader comes back.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Recovery {
-    /// pg_rewind failed against a leader on this timeline.
-    pub rewind_failed: Option<Timeline>,
-    /// Single-user recovery was tried and failed.
-    pub crash_recovery_failed: bool,
+/// A new copy that a person asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Reinitialize {
+    pub id: RequestId,
+    /// The copying has begun.
+    pub began: bool,
 }
 
-/// How often something failed, and when last.
+/// How a member that parted from the leader comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Attempts {
-    pub failed: u32,
+pub struct Recovery {
+    /// How often pg_rewind failed against leaders on this timeline.
+    pub rewinds_failed: Option<(Timeline, u32)>,
+    pub crash_recoveries_failed: u32,
+    /// The end of the job that was counted last.
+    pub counted: Option<Tick>,
+}
+
+/// Starts of the server since it last ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Starts {
+    pub tried: u32,
     pub last: Option<Tick>,
 }

@@ -1,19 +1,43 @@
 //! Decides what this member does next.
 //!
-//! Start at [`Decision`]: what to do ([`Action`]), why ([`Reason`]), when to look again, and what to remember
-//! ([`Memory`]).
+//! Start at [`decide`]. Numbers become words in `situation`; the rules are one file per part: who leads in `leader`, who
+//! follows in `replica`, who stands in `election`. What comes out is a [`Decision`]: what to do ([`Action`]), why
+//! ([`Reason`]), when to look again, and what to remember ([`Memory`]).
 //!
 //! Invariant: nothing here reads a clock, a file or a socket, and nothing logs. See ARCHITECTURE.md, "The agent".
+#![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
 
 pub mod action;
 pub mod memory;
 pub mod reason;
 
+mod bootstrap;
+mod draft;
+mod election;
+mod leader;
+mod leaving;
+mod pause;
+mod publish;
+mod replica;
+mod rewind;
+mod silence;
+mod situation;
+mod switchover;
+mod sync;
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod tests;
+
 pub use action::Action;
 pub use memory::Memory;
 pub use reason::Reason;
 
-use crate::agent::view::Tick;
+use crate::agent::view::{Job, JobState, StopMode, Tick, View};
+
+use draft::{Choice, Draft, Wake};
+use situation::{LeaseWord, Lock, Situation};
 
 /// What a member does next, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -44,4 +68,88 @@ pub enum Why {
     Turn,
     /// A failed attempt may be repeated.
     Backoff,
+}
+
+/// Chooses what this member does next. Pure, total, deterministic: same inputs, same Decision.
+pub fn decide(view: &View, memory: &Memory) -> Decision {
+    let situation = Situation::of(view);
+    let mut draft = Draft::new(situation, memory.clone());
+    let (reason, wake) = choose(&situation, &mut draft);
+    publish::publish(&situation, &mut draft);
+    draft.finish(reason, wake)
+}
+
+/// The order of the questions: does etcd answer; may a server write; is the data this cluster's; is anything under
+/// way; what does the lock say.
+fn choose(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
+    if let Some(choice) = leaving::rule(s, draft) {
+        return choice;
+    }
+    if s.lock == Lock::Unknown {
+        return silence::rule(s, draft);
+    }
+    let paused = s.view.settings.pause;
+    if !paused && let Some(choice) = must_not_write(s, draft) {
+        return choice;
+    }
+    if let Some(choice) = bootstrap::identity(s, draft) {
+        return choice;
+    }
+    if let Some(report) = s.view.job.as_ref().filter(|report| report.state == JobState::Running) {
+        let needs_lock = matches!(report.job, Job::PostBootstrap { .. });
+        if needs_lock && !matches!(s.lock, Lock::Mine(_)) {
+            draft.act(Action::CancelJob);
+            return (Reason::CancellingJob { job: report.job.name() }, Wake::Progress);
+        }
+        if let Lock::Mine(fence) = s.lock {
+            leader::keep_gate(s, fence, draft);
+        }
+        return (Reason::JobUnderWay { job: report.job.name(), since: report.started }, Wake::Progress);
+    }
+    if paused {
+        return pause::rule(s, draft);
+    }
+    match s.lock {
+        Lock::Mine(fence) => leader::rule(s, fence, draft),
+        Lock::Other(key) => replica::rule(s, &key.name, draft),
+        Lock::Free => election::rule(s, draft),
+        Lock::OldMine(_) => election::await_own_old_lease(s, draft),
+        Lock::Unknown => silence::rule(s, draft),
+    }
+}
+
+/// Stops a server that may write without a lease and lock that surely allow it.
+fn must_not_write(s: &Situation<'_>, draft: &mut Draft<'_>) -> Option<Choice> {
+    if !s.server.may_write() && draft.memory.promoting_since.is_none() {
+        return None;
+    }
+    let (reason, mode) = match (s.lock, s.lease) {
+        (Lock::Mine(_), LeaseWord::Safe { .. }) => return None,
+        (Lock::Mine(_), LeaseWord::Doubtful { deadline }) => {
+            (Reason::LeaseDoubtful { deadline }, StopMode::Fast)
+        }
+        (Lock::Mine(_), LeaseWord::Lost | LeaseWord::None) => (Reason::LeaseLost, StopMode::Immediate),
+        // A new agent beside an armed guard: the keeper adopts the lease or gets another one, and then it is told apart.
+        (Lock::OldMine(_), LeaseWord::None) => return None,
+        (Lock::OldMine(_), LeaseWord::Safe { .. } | LeaseWord::Doubtful { .. } | LeaseWord::Lost) => {
+            (Reason::LeaseLost, StopMode::Immediate)
+        }
+        (Lock::Other(key), _) => (Reason::AnotherLeads { leader: key.name.clone() }, StopMode::Immediate),
+        (Lock::Free, _) => (Reason::LeaderKeyGone, StopMode::Fast),
+        (Lock::Unknown, _) => return None,
+    };
+    draft.stop(mode);
+    Some((reason, Wake::Progress))
+}
+
+/// Waits for a server that is on its way down, and hurries it past its limit.
+fn stopping(s: &Situation<'_>, draft: &mut Draft<'_>, mode: StopMode, since: Tick) -> Choice {
+    let limit = s.view.settings.primary_stop_timeout.unwrap_or(draft::STOP_LIMIT);
+    match mode {
+        StopMode::Fast if s.now().since(since) >= limit => {
+            draft.act(Action::Stop { mode: StopMode::Immediate, checkpoint: false });
+            (Reason::StopTookTooLong, Wake::Progress)
+        }
+        StopMode::Fast | StopMode::Immediate => (Reason::Stopping { mode, since }, Wake::Progress),
+    }
 }

@@ -78,7 +78,7 @@ impl DcsRead {
             Key::Initialize => {
                 self.shown.initialize = Some(kv.value.clone());
                 let value = match kv.value.trim() {
-                    "" => Initialize::UnderWay,
+                    "" => Initialize::UnderWay { lease: LeaseId(kv.lease) },
                     text => text.parse().map_or(Initialize::Invalid, Initialize::Done),
                 };
                 snapshot.initialize = Some(Keyed { value, mod_revision });
@@ -179,7 +179,10 @@ mod tests {
         assert_eq!(read.unreadable.len(), 2);
         assert_eq!(read.snapshot.leader.as_ref().map(|leader| leader.lease), Some(LeaseId(42)));
         assert_eq!(read.snapshot.config, Revision(7));
-        assert_eq!(read.snapshot.initialize.map(|key| key.value), Some(Initialize::UnderWay));
+        assert_eq!(
+            read.snapshot.initialize.map(|key| key.value),
+            Some(Initialize::UnderWay { lease: LeaseId(42) })
+        );
     }
 
     #[test]

@@ -14,6 +14,10 @@ use crate::sys::http;
 /// How long a member may take to answer. Nobody waits for a dead host longer.
 pub const ASK_LIMIT: Duration = Duration::from_millis(150);
 
+/// The field of a `/patroni` document by which a member says that etcd has not answered it for longer than its
+/// `loop_wait`. Patroni's members lack it and count as reaching etcd.
+pub const ETCD_SILENT: &str = "dcs_silent";
+
 /// Asks all of them at once; each gets an answer, `Unreachable` where there is none.
 pub async fn ask(api_urls: &BTreeMap<MemberName, String>) -> BTreeMap<MemberName, Answer> {
     let questions = api_urls.iter().map(async |(name, url)| (name.clone(), ask_one(url).await));
@@ -56,6 +60,7 @@ fn read(document: &Map<String, Value>) -> Answer {
             .get("database_system_identifier")
             .and_then(Value::as_str)
             .and_then(|text| text.parse().ok()),
+        etcd_silent: document.get(ETCD_SILENT).and_then(Value::as_bool) == Some(true),
     })
 }
 

@@ -1,0 +1,315 @@
+//! A decision in the making: the actions so far, the memory as it will be, and the bookkeeping between looks.
+
+use std::time::Duration;
+
+use crate::agent::view::{
+    Deed, Job, JobReport, JobState, Lease, Process, Running, Started, StopMode, Tick, Upstream, Verdict,
+};
+use crate::cluster::{Lsn, MemberName, Role, State};
+
+use super::memory::{Memory, Recovery, Starts};
+use super::situation::{LeaseWord, Lock, Server, Situation};
+use super::{Action, Decision, Reason, Why};
+
+/// How long a fast stop may take where the configuration sets no limit.
+///
+/// A shutdown checkpoint of a busy server takes seconds to a minute; a stop that hangs (an orphaned checkpointer, a
+/// standby that never confirms) takes for ever.
+pub(super) const STOP_LIMIT: Duration = Duration::from_secs(60);
+
+/// How soon to look again at something that is on its way.
+const PROGRESS: Duration = Duration::from_millis(200);
+
+/// How soon to look again after an action was given.
+const AFTER_ACTION: Duration = Duration::from_millis(10);
+
+/// How soon to look again after an action that failed, so that a refusing world is not asked in a circle.
+const AFTER_FAILURE: Duration = Duration::from_millis(500);
+
+/// How long to wait before a failed job is tried again.
+pub(super) const JOB_BACKOFF: Duration = Duration::from_secs(5);
+
+/// How long to wait before a start is tried again, times the number of starts so far.
+const START_BACKOFF: Duration = Duration::from_secs(1);
+
+/// The longest wait between two starts.
+const START_BACKOFF_MOST: Duration = Duration::from_secs(10);
+
+/// A reason, and when to look again.
+pub(super) type Choice = (Reason, Wake);
+
+/// When to look again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wake {
+    /// Within `loop_wait`.
+    Loop,
+    /// At once: an action was given whose effect decides what is next.
+    After,
+    /// Soon: something is on its way.
+    Progress,
+    /// At this moment at the latest.
+    At(Tick, Why),
+}
+
+/// A decision in the making.
+#[derive(Debug)]
+pub(super) struct Draft<'a> {
+    situation: Situation<'a>,
+    pub(super) actions: Vec<Action>,
+    pub(super) memory: Memory,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(situation: Situation<'a>, memory: Memory) -> Draft<'a> {
+        let mut draft = Draft { situation, actions: Vec::new(), memory };
+        draft.note_lock();
+        draft.note_server();
+        draft.note_job();
+        draft
+    }
+
+    pub(super) fn act(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    /// Stops a server that runs; one that is stopping already in the same or a harder way is left to it.
+    pub(super) fn stop(&mut self, mode: StopMode) {
+        match (&self.situation.view.postgres.process, mode) {
+            (Process::Stopped | Process::Crashed, _)
+            | (Process::Stopping { .. }, StopMode::Fast)
+            | (Process::Stopping { mode: StopMode::Immediate, .. }, StopMode::Immediate) => {}
+            (
+                Process::Starting { .. }
+                | Process::Running(_)
+                | Process::Unresponsive { .. }
+                | Process::Stopping { .. },
+                _,
+            ) => self.act(Action::Stop { mode, checkpoint: false }),
+        }
+    }
+
+    /// Starts the server in recovery, or says until when not.
+    pub(super) fn start_replica(&mut self, upstream: Upstream, reason: Reason) -> Choice {
+        if let Some(until) = self.start_backoff() {
+            return (Reason::ReplicaStartFailed, Wake::At(until, Why::Backoff));
+        }
+        self.count_start();
+        self.act(Action::StartReplica { upstream });
+        (reason, Wake::After)
+    }
+
+    /// Returns the moment before which the server is not started again.
+    pub(super) fn start_backoff(&self) -> Option<Tick> {
+        let Starts { tried, last } = self.memory.starts;
+        let until = last? + (START_BACKOFF * tried).min(START_BACKOFF_MOST);
+        (self.situation.now() < until).then_some(until)
+    }
+
+    pub(super) fn count_start(&mut self) {
+        self.memory.starts =
+            Starts { tried: self.memory.starts.tried.saturating_add(1), last: Some(self.situation.now()) };
+    }
+
+    /// Begins a job, or says until when not because the last one of its kind failed.
+    pub(super) fn start_job(&mut self, job: Job, reason: Reason) -> Choice {
+        if let Some(JobReport { job: last, state: JobState::Failed { at }, .. }) = &self.situation.view.job
+            && last.name() == job.name()
+            && self.situation.now() < *at + JOB_BACKOFF
+        {
+            let until = *at + JOB_BACKOFF;
+            return (Reason::JobBackoff { until }, Wake::At(until, Why::Backoff));
+        }
+        self.act(Action::StartJob { job });
+        (reason, Wake::After)
+    }
+
+    /// Tells whether an action of this kind was given last time and ended so.
+    pub(super) fn last(&self, deed: Deed, verdicts: &[Verdict]) -> bool {
+        self.situation.view.outcomes.iter().any(|o| o.deed == deed && verdicts.contains(&o.verdict))
+    }
+
+    pub(super) fn finish(self, reason: Reason, wake: Wake) -> Decision {
+        let now = self.situation.now();
+        let failed = self
+            .situation
+            .view
+            .outcomes
+            .iter()
+            .any(|o| matches!(o.verdict, Verdict::Failed | Verdict::Unknown | Verdict::Fenced));
+        let loop_end = (now + self.situation.view.settings.loop_wait, Why::LoopWait);
+        let mut next = match wake {
+            Wake::Loop => loop_end,
+            Wake::After if failed => (now + AFTER_FAILURE, Why::AfterAction),
+            Wake::After => (now + AFTER_ACTION, Why::AfterAction),
+            Wake::Progress => (now + PROGRESS, Why::Progress),
+            Wake::At(at, why) => (at, why),
+        };
+        // A margin that has begun is answered in each look; the guard keeps it in between.
+        if let LeaseWord::Safe { stop_at, .. } = self.situation.lease
+            && (self.situation.server.may_write() || self.memory.promoting_since.is_some())
+        {
+            next = next.min((stop_at, Why::LeaseMargin));
+        }
+        Decision { actions: self.actions, reason, look_again: next.min(loop_end), memory: self.memory }
+    }
+
+    fn note_lock(&mut self) {
+        let now = self.situation.now();
+        match self.situation.lock {
+            Lock::Mine(_) => self.memory.leaderless_since = None,
+            Lock::Other(_) | Lock::OldMine(_) => {
+                self.memory.leaderless_since = None;
+                self.forget_leading();
+            }
+            Lock::Free => {
+                self.memory.leaderless_since.get_or_insert(now);
+                self.forget_leading();
+            }
+            // The hand-over may have been carried out, so what was begun under the lock is kept until etcd answers.
+            Lock::Unknown => {}
+        }
+        if let Some(snapshot) = self.situation.snapshot()
+            && let Some(key) = &snapshot.leader
+            && let Some(member) = snapshot.members.get(&key.name)
+            && member.facts.role == Role::Primary
+            && member.facts.state == State::Running
+        {
+            self.memory.leader_timeline = self.memory.leader_timeline.max(member.facts.timeline);
+        }
+        if let (Lock::Mine(_), Server::Primary(facts)) = (self.situation.lock, self.situation.server) {
+            self.memory.leader_timeline = self.memory.leader_timeline.max(Some(facts.timeline));
+        }
+    }
+
+    /// Forgets what only the holder of the lock goes on with. A promotion is remembered until its server is down: it
+    /// may still come out of recovery.
+    fn forget_leading(&mut self) {
+        if self.memory.handover.take().is_some_and(|handover| !handover.undone) {
+            self.memory.stepped_down = true;
+        }
+        self.memory.giving_up = None;
+        self.memory.status_written = None;
+        self.memory.sync_change = None;
+    }
+
+    fn note_server(&mut self) {
+        if self.situation.view.requests.restart.is_none() {
+            self.memory.restart = None;
+        }
+        if self.situation.view.requests.reinitialize.is_none() {
+            self.memory.reinitialize = None;
+        }
+        match &self.situation.view.postgres.process {
+            Process::Running(running) => {
+                self.memory.starts = Starts::default();
+                self.memory.stepped_down = false;
+                if let Running::Primary(_) = running {
+                    self.memory.promoting_since = None;
+                    self.memory.adopting = false;
+                    self.memory.recovery = Recovery::default();
+                }
+            }
+            Process::Stopped | Process::Crashed => {
+                self.memory.promoting_since = None;
+                if let Some(restart) = &mut self.memory.restart {
+                    restart.stopped = true;
+                }
+            }
+            Process::Starting { .. } => self.memory.promoting_since = None,
+            Process::Stopping { .. } | Process::Unresponsive { .. } => {}
+        }
+        if self.last(Deed::Promote, &[Verdict::Fenced, Verdict::Failed, Verdict::Skipped]) {
+            self.memory.promoting_since = None;
+        }
+        // A start that was refused was none.
+        if self.last(Deed::StartPrimary, &[Verdict::Fenced, Verdict::Skipped])
+            || self.last(Deed::StartReplica, &[Verdict::Fenced, Verdict::Skipped])
+        {
+            self.memory.starts.tried = self.memory.starts.tried.saturating_sub(1);
+        }
+    }
+
+    fn note_job(&mut self) {
+        let Some(JobReport { job, state: JobState::Failed { at }, .. }) = &self.situation.view.job else {
+            return;
+        };
+        if self.memory.recovery.counted == Some(*at) {
+            return;
+        }
+        self.memory.recovery.counted = Some(*at);
+        match job {
+            Job::Rewind { .. } => {
+                let Some(timeline) = self.memory.leader_timeline else { return };
+                let before = self.memory.recovery.rewinds_failed.filter(|(at, _)| *at == timeline);
+                self.memory.recovery.rewinds_failed =
+                    Some((timeline, before.map_or(0, |(_, times)| times).saturating_add(1)));
+            }
+            Job::CrashRecovery => {
+                self.memory.recovery.crash_recoveries_failed =
+                    self.memory.recovery.crash_recoveries_failed.saturating_add(1);
+            }
+            Job::Initdb | Job::PostBootstrap { .. } | Job::Clone { .. } => {}
+        }
+    }
+}
+
+/// Returns the other members that could lead in this member's place, as far as etcd tells: running replicas whose tags
+/// allow it, in the synchronous set where there is one, and within the allowed lag behind `lsn`.
+pub(super) fn successors<'a>(s: &Situation<'a>, lsn: Option<Lsn>) -> Vec<&'a MemberName> {
+    let Some(snapshot) = s.snapshot() else { return Vec::new() };
+    let set = snapshot.sync.as_ref().map(|keyed| &keyed.value).filter(|set| set.leader.is_some());
+    snapshot
+        .members
+        .iter()
+        .filter(|(name, member)| {
+            let within = match (lsn, member.facts.lsn) {
+                (Some(mine), Some(theirs)) => {
+                    mine.bytes_ahead_of(theirs) <= s.view.settings.maximum_lag_on_failover
+                }
+                (None, Some(_)) => true,
+                (_, None) => false,
+            };
+            **name != s.view.me
+                && member.facts.role == Role::Replica
+                && member.facts.state == State::Running
+                && member.facts.tags.failover_priority() > 0
+                && set.is_none_or(|set| set.holds(name))
+                && within
+        })
+        .map(|(name, _)| name)
+        .collect()
+}
+
+/// Returns the lease to publish and to take locks under, if it surely lives.
+pub(super) fn living_lease(s: &Situation<'_>) -> Option<crate::agent::view::LeaseId> {
+    match s.view.lease {
+        Lease::Held { id, stop_at, .. } if s.now() < stop_at => Some(id),
+        Lease::Held { .. } | Lease::None | Lease::Lost { .. } => None,
+    }
+}
+
+/// Tells as what a server counts that is being started or does not answer.
+pub(super) fn started(server: Server<'_>) -> Option<Started> {
+    match server {
+        Server::Starting { role, .. } | Server::Unresponsive { role, .. } => Some(role),
+        Server::Primary(_) => Some(Started::Primary),
+        Server::Replica(_) => Some(Started::Replica),
+        Server::NoData
+        | Server::Unfinished
+        | Server::Unreadable
+        | Server::Down { .. }
+        | Server::Stopping { .. } => None,
+    }
+}
+
+impl Draft<'_> {
+    /// Tells whether a job that failed last is within its wait.
+    pub(super) fn start_would_wait(&self) -> bool {
+        match &self.situation.view.job {
+            Some(JobReport { state: JobState::Failed { at }, .. }) => {
+                self.situation.now() < *at + JOB_BACKOFF
+            }
+            Some(JobReport { state: JobState::Running | JobState::Done { .. }, .. }) | None => false,
+        }
+    }
+}

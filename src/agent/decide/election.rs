@@ -1,0 +1,247 @@
+//! What a member does while nobody leads: start, look around, and take the lock if nobody is fitter.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::agent::view::{Initialize, PeerFacts, ReplicaFacts, Revision, Snapshot, Tick, Upstream, Watchdog};
+use crate::cluster::{FailoverRequest, MemberName, SyncMode, SyncState, SystemId, Timeline};
+
+use super::action::Compared;
+use super::draft::{Choice, Draft, Wake, living_lease};
+use super::situation::{Server, Situation, Was};
+use super::{Action, Reason, Why, bootstrap, replica, stopping};
+
+/// How long each member with precedence among equals gets, so that one transaction decides.
+const TURN: Duration = Duration::from_millis(50);
+
+/// How soon the others are asked again while one of them keeps this member from standing.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Nobody leads and the cluster is not paused.
+pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
+    replica::close_gate(s, draft);
+    match s.server {
+        Server::NoData | Server::Unfinished => bootstrap::rule(s, draft),
+        Server::Unreadable => (Reason::UnreadableData, Wake::Loop),
+        Server::Down { control, .. } => {
+            if control.bootstrap_unfinished {
+                return bootstrap::rule(s, draft);
+            }
+            let initialized = s.snapshot().is_some_and(|snapshot| snapshot.initialize.is_some());
+            if !initialized && Was::of(control) != Was::Replica {
+                draft.memory.adopting = true;
+            }
+            draft.start_replica(Upstream::Nobody, Reason::StartingBeforeRace)
+        }
+        Server::Starting { since, .. } => (Reason::ReplicaIsStarting { since }, Wake::Progress),
+        Server::Unresponsive { since, .. } => (Reason::ReplicaUnresponsive { since }, Wake::Progress),
+        Server::Stopping { mode, since } => stopping(s, draft, mode, since),
+        Server::Replica(facts) => match replica::restart(s, draft) {
+            Some(choice) => choice,
+            None => stand(s, facts, draft),
+        },
+        // `must_not_write` has spoken before.
+        Server::Primary(_) => (Reason::LeaderKeyGone, Wake::Progress),
+    }
+}
+
+/// The key bears this member's name under a lease of an earlier process: it ends by itself, and then there is a race.
+pub(super) fn await_own_old_lease(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
+    match s.server {
+        Server::Down { control, .. } if !control.bootstrap_unfinished => {
+            draft.start_replica(Upstream::Nobody, Reason::StartingBeforeRace)
+        }
+        Server::Stopping { mode, since } => stopping(s, draft, mode, since),
+        Server::NoData
+        | Server::Unfinished
+        | Server::Unreadable
+        | Server::Down { .. }
+        | Server::Starting { .. }
+        | Server::Primary(_)
+        | Server::Replica(_)
+        | Server::Unresponsive { .. } => (Reason::OwnOldLease, Wake::Progress),
+    }
+}
+
+/// A replica stands, unless something or somebody keeps it from it.
+pub(super) fn stand(s: &Situation<'_>, facts: &ReplicaFacts, draft: &mut Draft<'_>) -> Choice {
+    let Some(snapshot) = s.snapshot() else { return (Reason::EtcdSilentFollowing, Wake::Loop) };
+    let Some(lease) = living_lease(s) else { return (Reason::NoLease, Wake::Progress) };
+    let request = snapshot.failover.as_ref().map(|keyed| &keyed.value);
+    if let Some(choice) = not_eligible(s, snapshot, facts, request, draft) {
+        return choice;
+    }
+    let since = draft.memory.leaderless_since.unwrap_or(s.now());
+    let Some(answers) = s.answers_since(since) else {
+        draft.act(Action::AskPeers { also: also_ask(snapshot) });
+        return (Reason::AskingPeers, Wake::After);
+    };
+    let answers: Vec<(&MemberName, &PeerFacts)> = answers.collect();
+    if let Some(reason) = somebody_fitter(s, snapshot, facts, request, &answers, since) {
+        draft.act(Action::AskPeers { also: also_ask(snapshot) });
+        return (reason, Wake::At(s.now() + ASK_AGAIN, Why::Turn));
+    }
+    if let Some((peer, until)) = turn(s, facts, &answers, since) {
+        return (Reason::LettingPeerGoFirst { peer }, Wake::At(until, Why::Turn));
+    }
+    let Some(control) = s.view.postgres.control() else { return (Reason::UnreadableData, Wake::Loop) };
+    let initialize = match snapshot.initialize.as_ref().map(|keyed| &keyed.value) {
+        Some(Initialize::Done(id)) => Some(*id),
+        Some(Initialize::UnderWay { .. } | Initialize::Invalid) | None => None,
+    };
+    draft.act(take(s, snapshot, lease, initialize, control.system_id));
+    let reason = match initialize {
+        Some(_) => Reason::TakingLock { lsn: facts.lsn(), timeline: facts.timeline },
+        None => Reason::AdoptingData,
+    };
+    (reason, Wake::After)
+}
+
+/// Returns the action that takes the lock in one transaction over all that eligibility rested on.
+pub(super) fn take(
+    s: &Situation<'_>,
+    snapshot: &Snapshot,
+    lease: crate::agent::view::LeaseId,
+    initialize: Option<SystemId>,
+    system_id: SystemId,
+) -> Action {
+    let revision = |keyed: Option<Revision>| keyed.unwrap_or_default();
+    let compared = Compared {
+        initialize,
+        system_id,
+        sync: revision(snapshot.sync.as_ref().map(|keyed| keyed.mod_revision)),
+        config: snapshot.config,
+        failover: snapshot.failover_revision,
+        failsafe: snapshot.failsafe,
+        history: revision(snapshot.history.as_ref().map(|keyed| keyed.mod_revision)),
+    };
+    let has_set = snapshot.sync.as_ref().is_some_and(|keyed| keyed.value.leader.is_some());
+    let sync = (has_set || s.view.settings.synchronous_mode != SyncMode::Off)
+        .then(|| SyncState { leader: Some(s.view.me.clone()), ..SyncState::default() });
+    Action::TakeLeaderKey { lease, compared, sync, spend_failover: snapshot.failover.is_some() }
+}
+
+/// Returns whom to ask beyond those with a document: the synchronous set may hold the one that is ahead.
+fn also_ask(snapshot: &Snapshot) -> BTreeSet<MemberName> {
+    let set = snapshot.sync.as_ref().map(|keyed| &keyed.value);
+    set.map(|set| set.standbys.iter().chain(&set.leader).cloned().collect()).unwrap_or_default()
+}
+
+/// Says what about this member keeps it from leading.
+fn not_eligible(
+    s: &Situation<'_>,
+    snapshot: &Snapshot,
+    facts: &ReplicaFacts,
+    request: Option<&FailoverRequest>,
+    draft: &Draft<'_>,
+) -> Option<Choice> {
+    let named = request.and_then(|request| request.candidate.as_ref()) == Some(&s.view.me);
+    // A person who names a candidate without a leader accepts what it lacks.
+    let forced = named && request.is_some_and(|request| request.leader.is_none());
+    match snapshot.initialize.as_ref().map(|keyed| &keyed.value) {
+        Some(Initialize::Done(_)) => {}
+        Some(Initialize::UnderWay { .. }) => return Some((Reason::AnotherInitializes, Wake::Loop)),
+        Some(Initialize::Invalid) => return Some((Reason::NoIdentifier, Wake::Loop)),
+        None if draft.memory.adopting => {}
+        None => return Some((Reason::NoIdentifier, Wake::Loop)),
+    }
+    if s.view.tags.failover_priority() == 0 {
+        return Some((Reason::NotAllowedByTags, Wake::Loop));
+    }
+    if s.view.watchdog == Watchdog::Unusable {
+        return Some((Reason::WatchdogUnusable, Wake::Loop));
+    }
+    if let Some(known) = s.known_timeline(&draft.memory).filter(|known| *known > facts.timeline) {
+        return Some((Reason::OldTimeline { mine: facts.timeline, known }, Wake::Loop));
+    }
+    if forced {
+        return None;
+    }
+    let set = snapshot.sync.as_ref().map(|keyed| &keyed.value).filter(|set| set.leader.is_some());
+    if set.is_some_and(|set| !set.holds(&s.view.me)) {
+        return Some((Reason::NotInSyncSet, Wake::Loop));
+    }
+    let optime = snapshot.status.as_ref().and_then(|keyed| keyed.value.optime).unwrap_or_default();
+    let bytes = optime.bytes_ahead_of(facts.lsn());
+    if bytes > s.view.settings.maximum_lag_on_failover {
+        return Some((Reason::TooFarBehind { bytes }, Wake::Progress));
+    }
+    None
+}
+
+/// Names a reached member that leads still, or should lead instead.
+fn somebody_fitter(
+    s: &Situation<'_>,
+    snapshot: &Snapshot,
+    facts: &ReplicaFacts,
+    request: Option<&FailoverRequest>,
+    answers: &[(&MemberName, &PeerFacts)],
+    since: Tick,
+) -> Option<Reason> {
+    let own = s.view.postgres.control().map(|control| control.system_id);
+    let of_this_cluster = |peer: &PeerFacts| peer.system_id.is_none() || peer.system_id == own;
+    let mut answers = answers.iter().filter(|(_, peer)| of_this_cluster(peer));
+    if let Some((peer, _)) = answers.clone().find(|(_, peer)| peer.primary) {
+        return Some(Reason::PeerIsPrimary { peer: (*peer).clone() });
+    }
+    // Somebody further or preferred who does not take the lock for a whole ttl cannot; what it has more is within the
+    // allowed lag, and in a synchronous set every acknowledged commit is here too.
+    let patient = s.now().since(since) < s.view.settings.ttl;
+    if let Some(candidate) = request.and_then(|request| request.candidate.as_ref()) {
+        if *candidate == s.view.me {
+            return None;
+        }
+        let reached = answers.clone().find(|(name, _)| *name == candidate);
+        if patient && reached.is_some_and(|(_, peer)| can_lead(peer)) {
+            return Some(Reason::WaitingForNamedCandidate { candidate: candidate.clone() });
+        }
+    }
+    let set = snapshot.sync.as_ref().map(|keyed| &keyed.value).filter(|set| set.leader.is_some());
+    let mine = (Some(facts.timeline), facts.lsn());
+    answers.find_map(|(name, peer)| {
+        let may = can_lead(peer) && set.is_none_or(|set| set.holds(name));
+        let former_leader = set.is_some_and(|set| set.leader.as_ref() == Some(*name));
+        let theirs = (peer.timeline, peer.lsn);
+        if newer_timeline(peer, facts.timeline) && may {
+            return Some(Reason::PeerAhead { peer: (*name).clone() });
+        }
+        if !may || !patient || former_leader {
+            return None;
+        }
+        if theirs > mine {
+            return Some(Reason::PeerAhead { peer: (*name).clone() });
+        }
+        let preferred = peer.tags.failover_priority() > s.view.tags.failover_priority();
+        (theirs == mine && preferred).then(|| Reason::PeerPreferred { peer: (*name).clone() })
+    })
+}
+
+fn newer_timeline(peer: &PeerFacts, mine: Timeline) -> bool {
+    peer.timeline.is_some_and(|theirs| theirs > mine)
+}
+
+fn can_lead(peer: &PeerFacts) -> bool {
+    peer.tags.failover_priority() > 0 && peer.watchdog_usable && !peer.etcd_silent
+}
+
+/// Returns the last of the equals that go before this member, while their turns last.
+fn turn(
+    s: &Situation<'_>,
+    facts: &ReplicaFacts,
+    answers: &[(&MemberName, &PeerFacts)],
+    since: Tick,
+) -> Option<(MemberName, Tick)> {
+    let equal = |peer: &PeerFacts| {
+        can_lead(peer)
+            && (peer.timeline, peer.lsn) == (Some(facts.timeline), facts.lsn())
+            && peer.tags.failover_priority() == s.view.tags.failover_priority()
+    };
+    let before: Vec<&MemberName> = answers
+        .iter()
+        .filter(|(name, peer)| **name < s.view.me && equal(peer))
+        .map(|(name, _)| *name)
+        .collect();
+    let last = before.last()?;
+    let until = since + TURN * u32::try_from(before.len()).unwrap_or(u32::MAX);
+    (s.now() < until).then(|| ((*last).clone(), until))
+}

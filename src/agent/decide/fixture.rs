@@ -1,0 +1,212 @@
+//! A healthy cluster of three for tests, in which one thing is changed: `a` leads, `b` and `c` stream.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::agent::view::*;
+use crate::cluster::*;
+use crate::settings::Settings;
+
+/// The moment of every look.
+pub(super) const NOW: Tick = Tick(1_000_000);
+
+pub(super) fn name(text: &str) -> MemberName {
+    text.parse().unwrap()
+}
+
+/// Where everybody's WAL ends.
+pub(super) const END: Lsn = Lsn(0x300_0000);
+
+pub(super) fn control() -> Control {
+    Control {
+        system_id: SystemId(7),
+        state: ControlState::InArchiveRecovery,
+        timeline: Timeline(1),
+        checkpoint: Lsn(0x200_0000),
+        minimum_recovery: None,
+        rewindable: true,
+        recovery_signal: true,
+        bootstrap_unfinished: false,
+    }
+}
+
+fn member(role: Role, lease: i64) -> Member {
+    Member {
+        lease: LeaseId(lease),
+        mod_revision: Revision(10),
+        keddah: true,
+        facts: MemberFacts {
+            state: State::Running,
+            role,
+            version: Some(PgVersion(150_010)),
+            lsn: Some(END),
+            received: None,
+            replayed: None,
+            timeline: Some(Timeline(1)),
+            replication: None,
+            tags: Tags::default(),
+            pause: false,
+            pending_restart: false,
+            checkpoint_pending: false,
+            gate_released: false,
+        },
+    }
+}
+
+/// A view in the making.
+#[derive(Debug, Clone)]
+pub(super) struct Fixture {
+    pub(super) view: View,
+    pub(super) snapshot: Snapshot,
+}
+
+/// Leases: `a` has 1, `b` 2, `c` 3. The leader key was created at revision 5.
+pub(super) fn healthy(me: &str) -> Fixture {
+    let me = name(me);
+    let leads = me == name("a");
+    let members = [("a", Role::Primary, 1), ("b", Role::Replica, 2), ("c", Role::Replica, 3)];
+    let lease = members.iter().find(|(n, _, _)| name(n) == me).map_or(9, |(_, _, lease)| *lease);
+    let snapshot = Snapshot {
+        revision: Revision(20),
+        leader: Some(LeaderKey {
+            name: name("a"),
+            lease: LeaseId(1),
+            create_revision: Revision(5),
+            mod_revision: Revision(5),
+        }),
+        members: members.iter().map(|(n, role, lease)| (name(n), member(*role, *lease))).collect(),
+        initialize: Some(Keyed { value: Initialize::Done(SystemId(7)), mod_revision: Revision(2) }),
+        config: Revision(3),
+        status: Some(Keyed {
+            value: Status { optime: Some(END), slots: BTreeMap::new() },
+            mod_revision: Revision(4),
+        }),
+        history: Some(Keyed { value: History::default(), mod_revision: Revision(6) }),
+        ..Snapshot::default()
+    };
+    let standby = || Standby { streaming: true, sync: false, written: END, flushed: END, replayed: END };
+    let slot = || Slot { physical: true, active: true };
+    let running = if leads {
+        Running::Primary(PrimaryFacts {
+            timeline: Timeline(1),
+            lsn: END,
+            history: History::default(),
+            sync_names: SyncNames::Off,
+            standbys: [(name("b"), standby()), (name("c"), standby())].into(),
+            slots: [("b".to_owned(), slot()), ("c".to_owned(), slot())].into(),
+            checkpoint_pending: false,
+        })
+    } else {
+        Running::Replica(ReplicaFacts {
+            timeline: Timeline(1),
+            received: Some(END),
+            replayed: END,
+            streaming: true,
+            upstream: Upstream::Member { name: name("a"), slot: Some(me.slot_name()) },
+            sync_names: SyncNames::Off,
+            slots: BTreeMap::new(),
+        })
+    };
+    let fence = Fence { lease: LeaseId(1), create_revision: Revision(5) };
+    let state = if leads { ControlState::InProduction } else { ControlState::InArchiveRecovery };
+    let view = View {
+        now: NOW,
+        wall: UnixMs(1_800_000_000_000),
+        me,
+        tags: Tags::default(),
+        settings: Settings::default(),
+        dcs: Seen::Never,
+        lease: Lease::Held { id: LeaseId(lease), deadline: NOW + secs(30), stop_at: NOW + secs(27) },
+        guard: if leads { Guard::Armed { fence, until: NOW + secs(30) } } else { Guard::Closed },
+        watchdog: Watchdog::NotRequired,
+        postgres: Postgres {
+            data: Data::Present(Control { state, recovery_signal: !leads, ..control() }),
+            process: Process::Running(running),
+            configuration: Configuration::InStep,
+            pending_restart: false,
+            version: Some(PgVersion(150_010)),
+        },
+        peers: Peers::default(),
+        job: None,
+        outcomes: Vec::new(),
+        requests: Requests::default(),
+    };
+    Fixture { view, snapshot }
+}
+
+pub(super) fn secs(seconds: u64) -> std::time::Duration {
+    std::time::Duration::from_secs(seconds)
+}
+
+impl Fixture {
+    pub(super) fn view(self) -> View {
+        let Fixture { mut view, snapshot } = self;
+        view.dcs = Seen::Now(snapshot);
+        view
+    }
+
+    pub(super) fn with(mut self, change: impl FnOnce(&mut Fixture)) -> Fixture {
+        change(&mut self);
+        self
+    }
+
+    pub(super) fn leader_timeline(self, timeline: u32) -> Fixture {
+        self.with(|f| f.member("a").facts.timeline = Some(Timeline(timeline)))
+    }
+
+    pub(super) fn history(self, history: History) -> Fixture {
+        self.with(|f| f.snapshot.history = Some(Keyed { value: history, mod_revision: Revision(6) }))
+    }
+
+    pub(super) fn member(&mut self, member: &str) -> &mut Member {
+        self.snapshot.members.get_mut(&name(member)).unwrap()
+    }
+
+    /// The leader is gone with its document; the others have just been asked, and answer as far as this member.
+    pub(super) fn leader_gone(self) -> Fixture {
+        self.with(|f| {
+            f.snapshot.leader = None;
+            f.snapshot.members.remove(&name("a"));
+            f.view.peers.asked = Some(NOW);
+            let others =
+                ["b", "c"].map(name).into_iter().filter(|n| *n != f.view.me).collect::<BTreeSet<_>>();
+            f.view.peers.answers = others.into_iter().map(|n| (n, Answer::Reached(peer()))).collect();
+            f.view.peers.answers.insert(name("a"), Answer::Unreachable);
+        })
+    }
+
+    pub(super) fn peer(self, peer: &str, change: impl FnOnce(&mut PeerFacts)) -> Fixture {
+        self.with(|f| {
+            if let Some(Answer::Reached(facts)) = f.view.peers.answers.get_mut(&name(peer)) {
+                change(facts);
+            }
+        })
+    }
+
+    pub(super) fn primary(&mut self) -> &mut PrimaryFacts {
+        let Process::Running(Running::Primary(facts)) = &mut self.view.postgres.process else {
+            panic!("no primary")
+        };
+        facts
+    }
+
+    pub(super) fn sync(self, leader: &str, standbys: &[&str]) -> Fixture {
+        let standbys = standbys.iter().map(|n| name(n)).collect();
+        self.with(|f| {
+            let value = SyncState { leader: Some(name(leader)), standbys, quorum: 0 };
+            f.snapshot.sync = Some(Keyed { value, mod_revision: Revision(7) });
+            f.view.settings.synchronous_mode = SyncMode::On;
+        })
+    }
+}
+
+pub(super) fn peer() -> PeerFacts {
+    PeerFacts {
+        primary: false,
+        timeline: Some(Timeline(1)),
+        lsn: END,
+        tags: Tags::default(),
+        watchdog_usable: true,
+        system_id: Some(SystemId(7)),
+        etcd_silent: false,
+    }
+}

@@ -1,0 +1,309 @@
+//! What the holder of the lock does: keep the gate, serve, and give up the lock when its server cannot.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::agent::view::{
+    Configuration, Control, Fence, Guard, Initialize, PrimaryFacts, ReplicaFacts, Revision, Started, Status,
+    StopMode, Tick, Upstream, Watchdog,
+};
+use crate::cluster::{History, Lsn, Role, State, SyncMode, SyncNames, SyncState};
+
+use super::draft::{Choice, Draft, Wake, successors};
+use super::memory::GivingUp;
+use super::situation::{Server, Situation, Was};
+use super::{Action, Reason, Why, bootstrap, replica, stopping, switchover, sync};
+
+/// How often a server is started under the lock before the lock goes to another member.
+const STARTS_UNDER_LOCK: u32 = 2;
+
+/// How long an order to promote may stay without effect before it is given again.
+const PROMOTE_AGAIN: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// How long the promotion may take where `primary_start_timeout` is zero: zero asks for a failover after a crash, and
+/// a promotion is the failover.
+const SHORTEST_PROMOTION_LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
+
+pub(super) fn rule(s: &Situation<'_>, fence: Fence, draft: &mut Draft<'_>) -> Choice {
+    match s.server {
+        Server::NoData | Server::Unfinished | Server::Unreadable => {
+            release(s, fence, None, draft);
+            (Reason::LeadingWithoutData, Wake::After)
+        }
+        Server::Down { control, crashed } => down(s, fence, control, crashed, draft),
+        Server::Starting { role: Started::Primary, since } => {
+            keep_gate(s, fence, draft);
+            match overdue(s, since) {
+                true => give_up(GivingUp::StartTookTooLong, Reason::StartTookTooLong, draft),
+                false => (Reason::PrimaryIsStarting { since }, Wake::Progress),
+            }
+        }
+        Server::Starting { role: Started::Replica, since } => {
+            (Reason::ReplicaIsStarting { since }, Wake::Progress)
+        }
+        Server::Unresponsive { since, .. } => {
+            keep_gate(s, fence, draft);
+            match overdue(s, since) {
+                true => give_up(GivingUp::StartTookTooLong, Reason::StartTookTooLong, draft),
+                false => (Reason::PrimaryUnresponsive { since }, Wake::Progress),
+            }
+        }
+        Server::Stopping { mode, since } => {
+            keep_gate(s, fence, draft);
+            stopping(s, draft, mode, since)
+        }
+        Server::Primary(facts) => serve(s, fence, facts, draft),
+        Server::Replica(facts) => promote(s, fence, facts, draft),
+    }
+}
+
+/// Gives the guard this fence, if it has not got it.
+pub(super) fn keep_gate(s: &Situation<'_>, fence: Fence, draft: &mut Draft<'_>) {
+    let armed = match s.view.guard {
+        Guard::Armed { fence: armed, .. } => armed == fence,
+        Guard::Absent | Guard::Closed | Guard::Released | Guard::Fencing => false,
+    };
+    if !armed {
+        draft.act(Action::Arm { fence });
+    }
+}
+
+/// Tells whether a server that does not serve has used up its time and another member could serve in its place.
+fn overdue(s: &Situation<'_>, since: Tick) -> bool {
+    s.now().since(since) >= s.view.settings.primary_start_timeout && !successors(s, None).is_empty()
+}
+
+/// Stops a server that cannot serve; the lock goes once it is down.
+fn give_up(why: GivingUp, reason: Reason, draft: &mut Draft<'_>) -> Choice {
+    draft.memory.giving_up = Some(why);
+    draft.stop(StopMode::Immediate);
+    (reason, Wake::Progress)
+}
+
+fn release(s: &Situation<'_>, fence: Fence, optime: Option<Lsn>, draft: &mut Draft<'_>) {
+    if matches!(s.view.guard, Guard::Armed { .. } | Guard::Released) {
+        draft.act(Action::Disarm);
+    }
+    draft.act(Action::ReleaseLeaderKey { fence, optime });
+}
+
+/// The lock is held and the server is down.
+fn down(s: &Situation<'_>, fence: Fence, control: &Control, crashed: bool, draft: &mut Draft<'_>) -> Choice {
+    if let Some(choice) = switchover::after_stop(s, fence, control, draft) {
+        return choice;
+    }
+    if let Some(why) = draft.memory.giving_up {
+        release(s, fence, None, draft);
+        let reason = match why {
+            GivingUp::StartTookTooLong => Reason::StartTookTooLong,
+            GivingUp::PromotionTookTooLong => Reason::PromotionTookTooLong,
+        };
+        return (reason, Wake::After);
+    }
+    if s.view.watchdog == Watchdog::Unusable {
+        release(s, fence, Some(control.checkpoint), draft);
+        return (Reason::WatchdogUnusable, Wake::After);
+    }
+    if draft.memory.starts.tried >= STARTS_UNDER_LOCK {
+        release(s, fence, None, draft);
+        return (Reason::StartFailed, Wake::After);
+    }
+    if Was::of(control) == Was::Replica {
+        return draft.start_replica(Upstream::Nobody, Reason::StartingToPromote);
+    }
+    let failover_asked = s.view.settings.primary_start_timeout.is_zero();
+    if crashed && failover_asked && !successors(s, None).is_empty() {
+        release(s, fence, None, draft);
+        return (Reason::CrashMeansFailover, Wake::After);
+    }
+    if s.view.guard == Guard::Absent {
+        return (Reason::GuardAbsent, Wake::Progress);
+    }
+    if let Some(until) = draft.start_backoff() {
+        return (Reason::StartingAsPrimary, Wake::At(until, Why::Backoff));
+    }
+    draft.count_start();
+    keep_gate(s, fence, draft);
+    draft.act(Action::StartPrimary { fence });
+    (Reason::StartingAsPrimary, Wake::After)
+}
+
+/// The lock is held and the server is a replica: it leaves recovery, once the synchronous set is this member's.
+pub(super) fn promote(
+    s: &Situation<'_>,
+    fence: Fence,
+    facts: &ReplicaFacts,
+    draft: &mut Draft<'_>,
+) -> Choice {
+    let (timeline, lsn) = (facts.timeline, facts.lsn());
+    if let Some(since) = draft.memory.promoting_since {
+        let limit = s.view.settings.primary_start_timeout.max(SHORTEST_PROMOTION_LIMIT);
+        let waited = s.now().since(since);
+        if waited >= limit && !successors(s, None).is_empty() {
+            return give_up(GivingUp::PromotionTookTooLong, Reason::PromotionTookTooLong, draft);
+        }
+        keep_gate(s, fence, draft);
+        if draft.memory.promote_given.is_none_or(|given| s.now().since(given) >= PROMOTE_AGAIN) {
+            draft.memory.promote_given = Some(s.now());
+            draft.act(Action::Promote { fence });
+        }
+        return (Reason::Promoting { timeline, lsn }, Wake::Progress);
+    }
+    if s.view.watchdog == Watchdog::Unusable {
+        release(s, fence, Some(lsn), draft);
+        return (Reason::WatchdogUnusable, Wake::After);
+    }
+    if s.view.guard == Guard::Absent {
+        return (Reason::GuardAbsent, Wake::Progress);
+    }
+    if let Some(set) = set_before_promotion(s) {
+        let seen = s
+            .snapshot()
+            .and_then(|snapshot| snapshot.sync.as_ref())
+            .map_or(Revision(0), |key| key.mod_revision);
+        draft.act(Action::WriteSync { fence, seen, sync: set });
+        return (Reason::PreparingSyncForPromotion, Wake::After);
+    }
+    if s.view.settings.synchronous_mode == SyncMode::Strict && facts.sync_names == SyncNames::Off {
+        draft.act(Action::SetSyncNames { names: SyncNames::Nobody });
+    }
+    keep_gate(s, fence, draft);
+    draft.act(Action::Promote { fence });
+    draft.memory.promoting_since = Some(s.now());
+    draft.memory.promote_given = Some(s.now());
+    (Reason::Promoting { timeline, lsn }, Wake::Progress)
+}
+
+/// Returns the synchronous set to write before this member may be promoted; None where it stands already.
+///
+/// Standbys of the leader before it are no standbys of this one: none of them holds what it will acknowledge.
+fn set_before_promotion(s: &Situation<'_>) -> Option<SyncState> {
+    let mine = SyncState { leader: Some(s.view.me.clone()), ..SyncState::default() };
+    let present = s.snapshot().and_then(|snapshot| snapshot.sync.as_ref()).map(|keyed| &keyed.value);
+    let needed = match (s.view.settings.synchronous_mode, present) {
+        (SyncMode::Off, None) => false,
+        (SyncMode::Off, Some(set)) => set.leader.is_some() && *set != mine,
+        (SyncMode::On | SyncMode::Strict, present) => present != Some(&mine),
+    };
+    needed.then_some(mine)
+}
+
+/// The lock is held and the server is a primary.
+fn serve(s: &Situation<'_>, fence: Fence, facts: &PrimaryFacts, draft: &mut Draft<'_>) -> Choice {
+    draft.memory.giving_up = None;
+    keep_gate(s, fence, draft);
+    if s.view.watchdog == Watchdog::Unusable {
+        return give_up(GivingUp::StartTookTooLong, Reason::WatchdogUnusable, draft);
+    }
+    if let Some(choice) = bootstrap::make_roles(s, fence, draft) {
+        return choice;
+    }
+    if let Some(choice) = switchover::rule(s, fence, facts, draft) {
+        return choice;
+    }
+    if let Some(request) = &s.view.requests.reinitialize {
+        draft.act(Action::AnswerRequest { id: request.id, done: false });
+    }
+    if let Some(choice) = replica::restart(s, draft) {
+        return choice;
+    }
+    let wake = maintain(s, fence, facts, draft);
+    (Reason::Leading, wake)
+}
+
+/// Keeps what a leader keeps in etcd and in its server.
+pub(super) fn maintain(s: &Situation<'_>, fence: Fence, facts: &PrimaryFacts, draft: &mut Draft<'_>) -> Wake {
+    if s.view.postgres.configuration == Configuration::Differs {
+        draft.act(Action::ApplyConfiguration);
+    }
+    let wake = sync::step(s, fence, facts, draft);
+    slots(s, facts, draft);
+    keys(s, fence, facts, draft);
+    wake
+}
+
+fn keys(s: &Situation<'_>, fence: Fence, facts: &PrimaryFacts, draft: &mut Draft<'_>) {
+    let Some(snapshot) = s.snapshot() else { return };
+    let lost = match &snapshot.initialize {
+        None => Some(Revision(0)),
+        Some(keyed) => match keyed.value {
+            Initialize::UnderWay { .. } | Initialize::Invalid => Some(keyed.mod_revision),
+            Initialize::Done(_) => None,
+        },
+    };
+    if let (Some(seen), Some(control)) = (lost, s.view.postgres.control()) {
+        draft.act(Action::WriteInitialize { fence, seen, system_id: control.system_id });
+    }
+    if snapshot.config == Revision(0) {
+        draft.act(Action::RestoreConfig { fence });
+    }
+    let present = snapshot.history.as_ref().map(|keyed| &keyed.value);
+    let wanted = match s.view.settings.max_timelines_history {
+        Some(lines) => facts.history.trimmed(lines),
+        None => facts.history.clone(),
+    };
+    if present.is_none_or(|present| !same_branches(present, &wanted)) {
+        draft.act(Action::WriteHistory { fence, history: wanted });
+    }
+    let due = draft
+        .memory
+        .status_written
+        .is_none_or(|(at, lsn)| s.now().since(at) >= s.view.settings.loop_wait && lsn != facts.lsn);
+    if due {
+        draft.memory.status_written = Some((s.now(), facts.lsn));
+        let status = Status { optime: Some(facts.lsn), slots: BTreeMap::new() };
+        draft.act(Action::WriteStatus { fence, status });
+    }
+}
+
+/// Compares two histories by where timelines were left; the words of the reasons may differ.
+fn same_branches(one: &History, other: &History) -> bool {
+    one.0.len() == other.0.len()
+        && one
+            .0
+            .iter()
+            .zip(&other.0)
+            .all(|(a, b)| (a.timeline, a.switch_point) == (b.timeline, b.switch_point))
+}
+
+/// Makes the slots of all other members, and drops those whose member has been gone for `member_slots_ttl`.
+fn slots(s: &Situation<'_>, facts: &PrimaryFacts, draft: &mut Draft<'_>) {
+    let Some(snapshot) = s.snapshot() else { return };
+    if s.view.settings.pause {
+        return;
+    }
+    let streams_from_here = |name: &crate::cluster::MemberName, tags: &crate::cluster::Tags| {
+        let elsewhere = tags.replicatefrom.as_ref().is_some_and(|upstream| {
+            upstream != &s.view.me
+                && snapshot.members.get(upstream).is_some_and(|member| {
+                    member.facts.state == State::Running && member.facts.role == Role::Replica
+                })
+        });
+        *name != s.view.me && !tags.nostream && !elsewhere
+    };
+    let wanted: BTreeSet<String> = if s.view.settings.use_slots {
+        let members = snapshot.members.iter();
+        members
+            .filter(|(name, member)| streams_from_here(name, &member.facts.tags))
+            .map(|(name, _)| name.slot_name())
+            .collect()
+    } else {
+        BTreeSet::new()
+    };
+    let create: BTreeSet<String> =
+        wanted.iter().filter(|slot| !facts.slots.contains_key(*slot)).cloned().collect();
+    let unused =
+        facts.slots.iter().filter(|(name, slot)| slot.physical && !slot.active && !wanted.contains(*name));
+    let mut since = BTreeMap::new();
+    let mut drop = BTreeSet::new();
+    for (name, _) in unused {
+        let first = draft.memory.slots_unused.get(name).copied().unwrap_or(s.now());
+        if s.now().since(first) >= s.view.settings.member_slots_ttl {
+            drop.insert(name.clone());
+        }
+        since.insert(name.clone(), first);
+    }
+    draft.memory.slots_unused = since;
+    if !create.is_empty() || !drop.is_empty() {
+        draft.act(Action::KeepSlots { create, drop });
+    }
+}

@@ -1,0 +1,356 @@
+//! Turns a view's numbers into words: who holds the lock, what the server is, how far others are.
+//!
+//! Thresholds and arithmetic live here and have table tests; choices live in the rule files.
+
+use std::time::Duration;
+
+use crate::agent::view::{
+    Answer, Control, ControlState, Data, Fence, LeaderKey, Lease, LeaseId, Member, PeerFacts, PrimaryFacts,
+    Process, ReplicaFacts, Running, Seen, Snapshot, Started, StopMode, Tick, View,
+};
+use crate::cluster::{Lsn, MemberName, Role, State, Timeline};
+
+use super::memory::Memory;
+
+/// How old peers' answers may be to be judged by.
+pub(super) const ANSWERS_FRESH: Duration = Duration::from_secs(1);
+
+/// Who holds the lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lock<'a> {
+    /// This member, under its own living lease.
+    Mine(Fence),
+    /// This member by name, under a lease that is not its own or is dead.
+    OldMine(&'a LeaderKey),
+    Other(&'a LeaderKey),
+    /// etcd has answered that nobody does.
+    Free,
+    /// etcd does not answer.
+    Unknown,
+}
+
+/// How sure this member's lease is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LeaseWord {
+    /// Alive, and the first margin has not begun.
+    Safe {
+        id: LeaseId,
+        deadline: Tick,
+        stop_at: Tick,
+    },
+    /// The first margin has begun, or D has passed.
+    Doubtful {
+        deadline: Tick,
+    },
+    Lost,
+    None,
+}
+
+impl LeaseWord {
+    pub(super) fn of(lease: Lease, now: Tick) -> LeaseWord {
+        match lease {
+            Lease::None => LeaseWord::None,
+            Lease::Lost { .. } => LeaseWord::Lost,
+            Lease::Held { id, deadline, stop_at } if now < stop_at => {
+                LeaseWord::Safe { id, deadline, stop_at }
+            }
+            Lease::Held { deadline, .. } => LeaseWord::Doubtful { deadline },
+        }
+    }
+}
+
+/// What this member's server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Server<'a> {
+    NoData,
+    /// Left by an interrupted clone.
+    Unfinished,
+    Unreadable,
+    Down {
+        control: &'a Control,
+        crashed: bool,
+    },
+    Starting {
+        role: Started,
+        since: Tick,
+    },
+    Stopping {
+        mode: StopMode,
+        since: Tick,
+    },
+    Primary(&'a PrimaryFacts),
+    Replica(&'a ReplicaFacts),
+    Unresponsive {
+        role: Started,
+        since: Tick,
+    },
+}
+
+impl<'a> Server<'a> {
+    fn of(view: &'a View) -> Server<'a> {
+        let down = |crashed| match &view.postgres.data {
+            Data::Empty => Server::NoData,
+            Data::Unfinished => Server::Unfinished,
+            Data::Unreadable => Server::Unreadable,
+            Data::Present(control) => Server::Down { control, crashed },
+        };
+        match &view.postgres.process {
+            Process::Stopped => down(false),
+            Process::Crashed => down(true),
+            Process::Starting { role, since } => Server::Starting { role: *role, since: *since },
+            Process::Stopping { mode, since } => Server::Stopping { mode: *mode, since: *since },
+            Process::Running(Running::Primary(facts)) => Server::Primary(facts),
+            Process::Running(Running::Replica(facts)) => Server::Replica(facts),
+            Process::Unresponsive { role, since } => Server::Unresponsive { role: *role, since: *since },
+        }
+    }
+
+    /// Tells whether the server accepts writes or may come to.
+    pub(super) fn may_write(self) -> bool {
+        match self {
+            Server::Primary(_) => true,
+            Server::Starting { role, .. } | Server::Unresponsive { role, .. } => role == Started::Primary,
+            Server::NoData
+            | Server::Unfinished
+            | Server::Unreadable
+            | Server::Down { .. }
+            | Server::Stopping { .. }
+            | Server::Replica(_) => false,
+        }
+    }
+}
+
+/// What pg_control says the server was when it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Was {
+    /// A primary that wrote its shutdown checkpoint.
+    CleanPrimary,
+    /// A primary that did not.
+    CrashedPrimary,
+    Replica,
+}
+
+impl Was {
+    pub(super) fn of(control: &Control) -> Was {
+        if control.recovery_signal {
+            return Was::Replica;
+        }
+        match control.state {
+            ControlState::ShutDown => Was::CleanPrimary,
+            ControlState::InProduction
+            | ControlState::ShuttingDown
+            | ControlState::InCrashRecovery
+            | ControlState::StartingUp => Was::CrashedPrimary,
+            ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery => Was::Replica,
+        }
+    }
+}
+
+/// Whether this member's data is an ancestor of the leader's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Divergence {
+    None,
+    /// What it takes to tell is not known yet.
+    Unknown,
+    /// A crashed primary's WAL has no readable end yet.
+    CrashFirst,
+    Parted {
+        leader_timeline: Timeline,
+    },
+}
+
+/// A view and a memory, in words.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Situation<'a> {
+    pub(super) view: &'a View,
+    pub(super) lock: Lock<'a>,
+    pub(super) lease: LeaseWord,
+    pub(super) server: Server<'a>,
+}
+
+impl<'a> Situation<'a> {
+    pub(super) fn of(view: &'a View) -> Situation<'a> {
+        let lease = LeaseWord::of(view.lease, view.now);
+        Situation { view, lock: lock(view), lease, server: Server::of(view) }
+    }
+
+    pub(super) fn snapshot(&self) -> Option<&'a Snapshot> {
+        self.view.dcs.now()
+    }
+
+    pub(super) fn now(&self) -> Tick {
+        self.view.now
+    }
+
+    /// Returns the answers of the members reached, if they were asked at or after `since` and not too long ago.
+    pub(super) fn answers_since(
+        &self,
+        since: Tick,
+    ) -> Option<impl Iterator<Item = (&'a MemberName, &'a PeerFacts)>> {
+        let asked = self.view.peers.asked?;
+        if asked < since || self.now().since(asked) > ANSWERS_FRESH {
+            return None;
+        }
+        let me = &self.view.me;
+        Some(self.view.peers.answers.iter().filter_map(move |(name, answer)| match answer {
+            Answer::Reached(facts) if name != me => Some((name, facts)),
+            Answer::Reached(_) | Answer::Unreachable => None,
+        }))
+    }
+
+    /// Returns the answer of one member, under the same conditions.
+    pub(super) fn answer_since(&self, since: Tick, peer: &MemberName) -> Option<&'a PeerFacts> {
+        self.answers_since(since)?.find(|(name, _)| *name == peer).map(|(_, facts)| facts)
+    }
+
+    /// Returns the highest timeline that the cluster is known to have reached.
+    pub(super) fn known_timeline(&self, memory: &Memory) -> Option<Timeline> {
+        let history = self.snapshot().and_then(|snapshot| snapshot.history.as_ref());
+        let after_history =
+            history.and_then(|keyed| keyed.value.last()).map(|entry| Timeline(entry.timeline.0 + 1));
+        after_history.max(memory.leader_timeline)
+    }
+
+    /// Compares this member's data with the leader's.
+    ///
+    /// `leader` is the leader's document; its timeline counts only while it says that it is a running primary.
+    pub(super) fn divergence(&self, leader: Option<&Member>) -> Divergence {
+        let running_primary = leader
+            .filter(|member| member.facts.role == Role::Primary && member.facts.state == State::Running);
+        let Some(theirs) = running_primary.and_then(|member| member.facts.timeline) else {
+            return Divergence::Unknown;
+        };
+        match self.server {
+            Server::Replica(facts) => self.parted(theirs, facts.timeline, |switch| facts.replayed > switch),
+            Server::Down { control, .. } => match Was::of(control) {
+                Was::Replica => {
+                    let (end, timeline) =
+                        control.minimum_recovery.unwrap_or((control.checkpoint, control.timeline));
+                    self.parted(theirs, timeline, |switch| end > switch)
+                }
+                // The shutdown checkpoint is the last record: it is shared if it begins before the branch.
+                Was::CleanPrimary => {
+                    self.parted(theirs, control.timeline, |switch| control.checkpoint >= switch)
+                }
+                Was::CrashedPrimary if control.timeline == theirs => Divergence::None,
+                Was::CrashedPrimary => Divergence::CrashFirst,
+            },
+            Server::NoData
+            | Server::Unfinished
+            | Server::Unreadable
+            | Server::Starting { .. }
+            | Server::Stopping { .. }
+            | Server::Primary(_)
+            | Server::Unresponsive { .. } => Divergence::Unknown,
+        }
+    }
+
+    fn parted(&self, theirs: Timeline, mine: Timeline, beyond: impl Fn(Lsn) -> bool) -> Divergence {
+        let parted = Divergence::Parted { leader_timeline: theirs };
+        if mine == theirs {
+            return Divergence::None;
+        }
+        if mine > theirs {
+            return parted;
+        }
+        let history =
+            self.snapshot().and_then(|snapshot| snapshot.history.as_ref()).map(|keyed| &keyed.value);
+        let Some(history) = history.filter(|history| history.leads_to(theirs)) else {
+            return Divergence::Unknown;
+        };
+        match history.switch_point(mine) {
+            Some(switch) if !beyond(switch) => Divergence::None,
+            Some(_) | None => parted,
+        }
+    }
+}
+
+fn lock(view: &View) -> Lock<'_> {
+    let Seen::Now(snapshot) = &view.dcs else { return Lock::Unknown };
+    let Some(key) = &snapshot.leader else { return Lock::Free };
+    if key.name != view.me {
+        return Lock::Other(key);
+    }
+    match view.lease {
+        Lease::Held { id, deadline, .. } if id == key.lease && view.now < deadline => Lock::Mine(key.fence()),
+        Lease::Held { .. } | Lease::None | Lease::Lost { .. } => Lock::OldMine(key),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{control, healthy};
+    use super::*;
+    use crate::cluster::{History, HistoryEntry};
+
+    #[test]
+    fn a_lease_turns_doubtful_at_its_first_margin() {
+        let lease = Lease::Held { id: LeaseId(1), deadline: Tick(30_000), stop_at: Tick(27_000) };
+
+        for (now, safe) in [(0, true), (26_999, true), (27_000, false), (40_000, false)] {
+            assert_eq!(matches!(LeaseWord::of(lease, Tick(now)), LeaseWord::Safe { .. }), safe, "{now}");
+        }
+    }
+
+    #[test]
+    fn silence_is_not_absence() {
+        let mut view = healthy("b").view();
+        let Seen::Now(snapshot) = view.dcs.clone() else { panic!("healthy") };
+        view.dcs = Seen::Stale { value: Snapshot { leader: None, ..snapshot }, since: Tick(0) };
+
+        assert_eq!(Situation::of(&view).lock, Lock::Unknown);
+    }
+
+    #[test]
+    fn the_own_name_under_another_lease_is_not_the_lock() {
+        let mut view = healthy("a").view();
+        view.lease = Lease::Held { id: LeaseId(99), deadline: Tick(2_000_000), stop_at: Tick(1_900_000) };
+
+        assert!(matches!(Situation::of(&view).lock, Lock::OldMine(_)));
+    }
+
+    /// Old primary on timeline 1, leader on timeline 2 that branched off at 1000.
+    #[test]
+    fn data_has_parted_where_it_ends_behind_the_branch() {
+        let table = [
+            (ControlState::ShutDown, 900, Divergence::None),
+            (ControlState::ShutDown, 1_000, Divergence::Parted { leader_timeline: Timeline(2) }),
+            (ControlState::InProduction, 900, Divergence::CrashFirst),
+            (ControlState::ShutDownInRecovery, 1_000, Divergence::None),
+            (ControlState::ShutDownInRecovery, 1_001, Divergence::Parted { leader_timeline: Timeline(2) }),
+        ];
+        for (state, end, expected) in table {
+            let mut world = healthy("b").leader_timeline(2);
+            let entry = HistoryEntry {
+                timeline: Timeline(1),
+                switch_point: Lsn(1_000),
+                reason: "promoted".to_owned(),
+            };
+            world = world.history(History(vec![entry]));
+            let mut view = world.view();
+            view.postgres.process = Process::Stopped;
+            let recovery = matches!(state, ControlState::ShutDownInRecovery);
+            view.postgres.data = Data::Present(Control {
+                state,
+                checkpoint: Lsn(end),
+                minimum_recovery: recovery.then_some((Lsn(end), Timeline(1))),
+                recovery_signal: recovery,
+                ..control()
+            });
+            let situation = Situation::of(&view);
+            let leader = situation.snapshot().and_then(|s| s.members.get(&"a".parse().unwrap()));
+
+            assert_eq!(situation.divergence(leader), expected, "{state:?} {end}");
+        }
+    }
+
+    #[test]
+    fn a_history_with_a_missing_line_tells_nothing() {
+        let mut view = healthy("b").leader_timeline(3).view();
+        view.postgres.process = Process::Stopped;
+        let situation = Situation::of(&view);
+        let leader = situation.snapshot().and_then(|s| s.members.get(&"a".parse().unwrap()));
+
+        assert_eq!(situation.divergence(leader), Divergence::Unknown);
+    }
+}

@@ -1,0 +1,492 @@
+//! The rules, one story each: a healthy cluster in which one thing is changed.
+
+use super::fixture::{END, Fixture, NOW, healthy, name, secs};
+use super::*;
+use crate::agent::view::*;
+use crate::cluster::{FailoverRequest, Lsn, Role, State, SyncMode, SyncNames, SystemId, Timeline};
+
+const FENCE: Fence = Fence { lease: LeaseId(1), create_revision: Revision(5) };
+
+fn decision(world: Fixture) -> Decision {
+    decide(&world.view(), &Memory::default())
+}
+
+/// The decision's deeds without what every look does: publishing and callbacks.
+fn deeds(decision: &Decision) -> Vec<Deed> {
+    let all = decision.actions.iter().map(Action::deed);
+    all.filter(|deed| ![Deed::PublishMember, Deed::Callback, Deed::WriteStatus].contains(deed)).collect()
+}
+
+#[test]
+fn a_leader_in_a_healthy_cluster_only_reports() {
+    let decision = decision(healthy("a"));
+
+    assert_eq!(decision.reason, Reason::Leading);
+    assert_eq!(deeds(&decision), []);
+    assert!(decision.look_again.0 <= NOW + secs(10));
+}
+
+#[test]
+fn a_replica_in_a_healthy_cluster_only_reports() {
+    let decision = decision(healthy("b"));
+
+    assert_eq!(decision.reason, Reason::Following { upstream: name("a") });
+    assert_eq!(deeds(&decision), []);
+}
+
+#[test]
+fn a_leader_goes_on_in_silence_until_the_first_margin() {
+    let mut view = healthy("a").view();
+    view.dcs = Seen::Stale { value: view.dcs.now().unwrap().clone(), since: NOW };
+
+    let early = decide(&view, &Memory::default());
+    view.now = NOW + secs(27);
+    let late = decide(&view, &Memory::default());
+
+    assert_eq!(early.reason, Reason::EtcdSilentLeading { deadline: NOW + secs(30) });
+    assert_eq!(deeds(&early), []);
+    assert_eq!(late.reason, Reason::LeaseDoubtful { deadline: NOW + secs(30) });
+    assert_eq!(late.actions, [Action::Stop { mode: StopMode::Fast, checkpoint: false }]);
+}
+
+#[test]
+fn a_primary_looks_again_no_later_than_its_first_margin() {
+    let world = healthy("a").with(|f| {
+        f.view.lease = Lease::Held { id: LeaseId(1), deadline: NOW + secs(5), stop_at: NOW + secs(2) };
+    });
+
+    assert_eq!(decision(world).look_again, (NOW + secs(2), Why::LeaseMargin));
+}
+
+#[test]
+fn a_primary_stops_at_once_when_another_member_leads() {
+    let world = healthy("a").with(|f| {
+        let leader = f.snapshot.leader.as_mut().unwrap();
+        leader.name = name("b");
+        leader.lease = LeaseId(2);
+    });
+
+    let decision = decision(world);
+
+    assert_eq!(decision.reason, Reason::AnotherLeads { leader: name("b") });
+    assert_eq!(decision.actions[0], Action::Stop { mode: StopMode::Immediate, checkpoint: false });
+}
+
+#[test]
+fn a_primary_stops_when_the_leader_key_is_seen_deleted() {
+    let decision = decision(healthy("a").with(|f| f.snapshot.leader = None));
+
+    assert_eq!(decision.reason, Reason::LeaderKeyGone);
+    assert_eq!(decision.actions[0], Action::Stop { mode: StopMode::Fast, checkpoint: false });
+}
+
+#[test]
+fn a_replica_never_acts_on_silence() {
+    let mut view = healthy("b").view();
+    let mut old = view.dcs.now().unwrap().clone();
+    old.leader = None;
+    view.dcs = Seen::Stale { value: old, since: Tick(0) };
+
+    let decision = decide(&view, &Memory::default());
+
+    assert_eq!(decision.reason, Reason::EtcdSilentFollowing);
+    assert_eq!(deeds(&decision), []);
+}
+
+#[test]
+fn the_others_are_asked_before_the_lock_is_taken() {
+    let world = healthy("b").leader_gone().with(|f| f.view.peers = Peers::default());
+    let decision = decision(world);
+
+    assert_eq!(decision.reason, Reason::AskingPeers);
+    assert_eq!(deeds(&decision), [Deed::AskPeers]);
+}
+
+#[test]
+fn answers_from_before_the_leader_was_gone_do_not_count() {
+    let world = healthy("b").leader_gone().with(|f| f.view.peers.asked = Some(NOW - secs(1)));
+    assert_eq!(decision(world).reason, Reason::AskingPeers);
+}
+
+#[test]
+fn the_lock_is_taken_by_comparing_all_that_eligibility_rested_on() {
+    let decision = decision(healthy("b").leader_gone());
+
+    assert_eq!(decision.reason, Reason::TakingLock { lsn: END, timeline: Timeline(1) });
+    let compared = action::Compared {
+        initialize: Some(SystemId(7)),
+        system_id: SystemId(7),
+        sync: Revision(0),
+        config: Revision(3),
+        failover: Revision(0),
+        failsafe: Revision(0),
+        history: Revision(6),
+    };
+    let take = Action::TakeLeaderKey { lease: LeaseId(2), compared, sync: None, spend_failover: false };
+    assert_eq!(decision.actions[0], take);
+}
+
+#[test]
+fn among_equals_the_first_name_goes_first() {
+    let decision = decision(healthy("c").leader_gone());
+
+    assert_eq!(decision.reason, Reason::LettingPeerGoFirst { peer: name("b") });
+    assert_eq!(decision.look_again, (NOW + std::time::Duration::from_millis(50), Why::Turn));
+}
+
+#[test]
+fn replica_does_not_stand_when_another_replica_is_ahead() {
+    let world = healthy("b").leader_gone().peer("c", |p| p.lsn = Lsn(END.0 + 1));
+    let decision = decision(world);
+
+    assert_eq!(decision.reason, Reason::PeerAhead { peer: name("c") });
+    assert_eq!(deeds(&decision), [Deed::AskPeers]);
+}
+
+#[test]
+fn a_peer_that_cannot_reach_etcd_is_not_waited_for() {
+    let world = healthy("b").leader_gone().peer("c", |p| {
+        p.lsn = Lsn(END.0 + 1);
+        p.etcd_silent = true;
+    });
+    assert!(matches!(decision(world).reason, Reason::TakingLock { .. }));
+}
+
+#[test]
+fn a_newer_timeline_is_ahead_whatever_its_position() {
+    let world = healthy("b").leader_gone().peer("c", |p| {
+        p.lsn = Lsn(1);
+        p.timeline = Some(Timeline(2));
+    });
+    assert_eq!(decision(world).reason, Reason::PeerAhead { peer: name("c") });
+}
+
+#[test]
+fn nobody_takes_the_lock_while_a_reached_member_runs_as_primary() {
+    let world = healthy("b").leader_gone().peer("c", |p| p.primary = true);
+    assert_eq!(decision(world).reason, Reason::PeerIsPrimary { peer: name("c") });
+}
+
+#[test]
+fn a_member_on_an_old_timeline_does_not_stand() {
+    let view = healthy("b").leader_gone().view();
+    let memory = Memory { leader_timeline: Some(Timeline(2)), ..Memory::default() };
+
+    let decision = decide(&view, &memory);
+
+    assert_eq!(decision.reason, Reason::OldTimeline { mine: Timeline(1), known: Timeline(2) });
+}
+
+#[test]
+fn only_members_of_the_synchronous_set_stand() {
+    let inside = decision(healthy("b").sync("a", &["b"]).leader_gone());
+    let outside = decision(healthy("c").sync("a", &["b"]).leader_gone());
+
+    assert!(matches!(inside.reason, Reason::TakingLock { .. }));
+    assert_eq!(outside.reason, Reason::NotInSyncSet);
+    let Action::TakeLeaderKey { sync: Some(set), .. } = &inside.actions[0] else {
+        panic!("{:?}", inside.actions)
+    };
+    assert_eq!((set.leader.as_ref(), set.standbys.len()), (Some(&name("b")), 0));
+}
+
+#[test]
+fn tags_and_lag_keep_a_member_from_standing() {
+    let tags = healthy("b").leader_gone().with(|f| f.view.tags.nofailover = true);
+    let lag = healthy("b").leader_gone().with(|f| {
+        f.snapshot.status.as_mut().unwrap().value.optime = Some(Lsn(END.0 + 2_000_000));
+    });
+
+    assert_eq!(decision(tags).reason, Reason::NotAllowedByTags);
+    assert_eq!(decision(lag).reason, Reason::TooFarBehind { bytes: 2_000_000 });
+}
+
+#[test]
+fn a_crashed_leader_with_the_lock_is_started_as_primary_again() {
+    let decision = decision(healthy("a").with(|f| f.view.postgres.process = Process::Crashed));
+
+    assert_eq!(decision.reason, Reason::StartingAsPrimary);
+    assert_eq!(decision.actions[0], Action::StartPrimary { fence: FENCE });
+}
+
+#[test]
+fn a_crash_means_failover_where_the_start_timeout_is_zero() {
+    let world = healthy("a").with(|f| {
+        f.view.postgres.process = Process::Crashed;
+        f.view.settings.primary_start_timeout = secs(0);
+    });
+    let decision = decision(world);
+
+    assert_eq!(decision.reason, Reason::CrashMeansFailover);
+    assert_eq!(deeds(&decision), [Deed::Disarm, Deed::ReleaseLeaderKey]);
+}
+
+#[test]
+fn a_start_that_takes_too_long_ends_in_a_release_only_after_the_stop() {
+    let world = healthy("a").with(|f| {
+        f.view.postgres.process = Process::Starting { role: Started::Primary, since: NOW - secs(300) };
+    });
+    let stop = decision(world);
+    let down = healthy("a").with(|f| f.view.postgres.process = Process::Stopped).view();
+    let release = decide(&down, &stop.memory);
+
+    assert_eq!((&stop.reason, deeds(&stop)), (&Reason::StartTookTooLong, vec![Deed::Stop]));
+    assert_eq!(deeds(&release), [Deed::Disarm, Deed::ReleaseLeaderKey]);
+}
+
+#[test]
+fn a_replica_with_the_lock_is_promoted_through_the_gate() {
+    let world = healthy("b").with(|f| {
+        let leader = f.snapshot.leader.as_mut().unwrap();
+        leader.name = name("b");
+        leader.lease = LeaseId(2);
+    });
+    let decision = decision(world);
+    let fence = Fence { lease: LeaseId(2), create_revision: Revision(5) };
+
+    assert_eq!(decision.reason, Reason::Promoting { timeline: Timeline(1), lsn: END });
+    assert_eq!(decision.actions[..2], [Action::Arm { fence }, Action::Promote { fence }]);
+}
+
+#[test]
+fn the_synchronous_set_is_written_before_a_promotion() {
+    let world = healthy("b").sync("a", &["b"]).with(|f| {
+        let leader = f.snapshot.leader.as_mut().unwrap();
+        leader.name = name("b");
+        leader.lease = LeaseId(2);
+    });
+    let decision = decision(world);
+
+    assert_eq!(decision.reason, Reason::PreparingSyncForPromotion);
+    assert_eq!(deeds(&decision), [Deed::WriteSync]);
+}
+
+#[test]
+fn a_strict_primary_never_starts_without_waiting_for_anybody() {
+    let world = healthy("b").sync("b", &[]).with(|f| {
+        f.view.settings.synchronous_mode = SyncMode::Strict;
+        let leader = f.snapshot.leader.as_mut().unwrap();
+        leader.name = name("b");
+        leader.lease = LeaseId(2);
+    });
+
+    assert_eq!(deeds(&decision(world)), [Deed::SetSyncNames, Deed::Arm, Deed::Promote]);
+}
+
+#[test]
+fn a_lost_standby_leaves_the_set_before_commits_stop_waiting_for_it() {
+    let mut world = healthy("a").sync("a", &["b"]);
+    world.primary().sync_names = SyncNames::All([name("b")].into());
+    world.primary().standbys.clear();
+
+    let first = decision(world.clone());
+    let second = decision(world.sync("a", &[]));
+
+    assert_eq!(deeds(&first), [Deed::WriteSync]);
+    assert_eq!(deeds(&second), [Deed::SetSyncNames]);
+}
+
+#[test]
+fn a_standby_enters_the_set_only_after_commits_wait_for_it_and_it_has_flushed_the_rest() {
+    let mut world = healthy("a").sync("a", &[]);
+    let names = decision(world.clone());
+    world.primary().sync_names = SyncNames::All([name("b")].into());
+    world.primary().standbys.get_mut(&name("b")).unwrap().sync = true;
+    let settling = decision(world.clone());
+    let mut view = world.view();
+    view.now = NOW + secs(1);
+    let passed = decide(&view, &settling.memory);
+
+    assert_eq!(deeds(&names), [Deed::SetSyncNames]);
+    assert_eq!(deeds(&settling), []);
+    assert_eq!(deeds(&passed), [Deed::WriteSync]);
+}
+
+#[test]
+fn a_switchover_stops_the_leader_and_hands_over_when_the_candidate_has_all() {
+    let request = FailoverRequest { leader: Some(name("a")), candidate: Some(name("b")), scheduled_at: None };
+    let world = healthy("a").with(|f| {
+        f.snapshot.failover = Some(Keyed { value: request, mod_revision: Revision(15) });
+        f.snapshot.failover_revision = Revision(15);
+    });
+    let stop = decision(world.clone());
+    let mut view = world.view();
+    view.now = NOW + secs(1);
+    view.postgres.process = Process::Stopped;
+    let Data::Present(control) = &mut view.postgres.data else { panic!("no data") };
+    control.state = ControlState::ShutDown;
+    control.checkpoint = END;
+    let waiting = decide(&view, &stop.memory);
+    view.peers.asked = Some(view.now);
+    let facts = PeerFacts { lsn: Lsn(END.0 + 120), ..super::fixture::peer() };
+    view.peers.answers.insert(name("b"), Answer::Reached(facts));
+    let over = decide(&view, &waiting.memory);
+
+    assert_eq!(stop.reason, Reason::SteppingDownFor { candidate: name("b") });
+    assert_eq!(stop.actions[0], Action::Stop { mode: StopMode::Fast, checkpoint: true });
+    assert_eq!(waiting.reason, Reason::WaitingForCandidate { candidate: name("b"), lsn: END });
+    assert_eq!(over.reason, Reason::HandingOver { candidate: name("b") });
+    assert_eq!(deeds(&over), [Deed::Disarm, Deed::HandOver]);
+}
+
+#[test]
+fn a_switchover_to_a_member_that_does_not_stream_is_refused() {
+    let request = FailoverRequest { leader: Some(name("a")), candidate: Some(name("b")), scheduled_at: None };
+    let mut world = healthy("a").with(|f| {
+        f.snapshot.failover = Some(Keyed { value: request.clone(), mod_revision: Revision(15) });
+    });
+    world.primary().standbys.remove(&name("b"));
+
+    let decision = decision(world);
+
+    let why = reason::Refusal::CandidateNotStreaming;
+    assert_eq!(decision.reason, Reason::SwitchoverRefused { request, why });
+    assert_eq!(deeds(&decision), [Deed::ClearFailover]);
+}
+
+#[test]
+fn data_of_another_cluster_is_refused() {
+    let world = healthy("b").with(|f| {
+        f.snapshot.initialize =
+            Some(Keyed { value: Initialize::Done(SystemId(8)), mod_revision: Revision(2) });
+    });
+    let stop = decision(world.clone());
+    let exit = decision(world.with(|f| f.view.postgres.process = Process::Stopped));
+
+    assert_eq!(stop.reason, Reason::ForeignData { mine: SystemId(7), theirs: SystemId(8) });
+    assert_eq!(deeds(&stop), [Deed::Stop]);
+    assert_eq!(deeds(&exit), [Deed::Exit]);
+}
+
+#[test]
+fn an_empty_member_copies_the_running_leader() {
+    let world = healthy("c").with(|f| {
+        f.view.postgres.data = Data::Empty;
+        f.view.postgres.process = Process::Stopped;
+    });
+    let decision = decision(world);
+
+    let job = Job::Clone { source: name("a"), replaces: false };
+    assert_eq!(decision.actions[0], Action::StartJob { job });
+}
+
+#[test]
+fn the_first_member_claims_to_make_the_cluster_and_then_makes_it() {
+    let empty = healthy("b").with(|f| {
+        f.snapshot = Snapshot::default();
+        f.view.postgres.data = Data::Empty;
+        f.view.postgres.process = Process::Stopped;
+    });
+    let claim = decision(empty.clone());
+    let claimed = empty.with(|f| {
+        let value = Initialize::UnderWay { lease: LeaseId(2) };
+        f.snapshot.initialize = Some(Keyed { value, mod_revision: Revision(1) });
+    });
+    let initdb = decision(claimed.clone());
+    let made = claimed.with(|f| {
+        let control =
+            Control { bootstrap_unfinished: true, recovery_signal: false, ..super::fixture::control() };
+        f.view.postgres.data = Data::Present(Control { state: ControlState::ShutDown, ..control });
+    });
+    let finish = decision(made);
+
+    assert_eq!(deeds(&claim), [Deed::ClaimInitialize]);
+    assert_eq!(deeds(&initdb), [Deed::StartJob]);
+    assert_eq!(deeds(&finish), [Deed::FinishInitialize]);
+}
+
+#[test]
+fn a_parted_former_primary_rewinds_once_the_leader_has_checkpointed() {
+    let parted = healthy("c").leader_timeline(2).with(|f| {
+        f.view.settings.use_pg_rewind = true;
+        f.view.postgres.process = Process::Stopped;
+        let control =
+            Control { state: ControlState::ShutDown, recovery_signal: false, ..super::fixture::control() };
+        f.view.postgres.data = Data::Present(control);
+        let entry = crate::cluster::HistoryEntry {
+            timeline: Timeline(1),
+            switch_point: Lsn(1),
+            reason: String::new(),
+        };
+        let value = crate::cluster::History(vec![entry]);
+        f.snapshot.history = Some(Keyed { value, mod_revision: Revision(6) });
+        f.member("a").facts.checkpoint_pending = true;
+    });
+    let waiting = decision(parted.clone());
+    let rewinding = decision(parted.clone().with(|f| f.member("a").facts.checkpoint_pending = false));
+    let forbidden = decision(parted.clone().with(|f| f.view.settings.use_pg_rewind = false));
+    let copied = decision(parted.with(|f| {
+        f.view.settings.use_pg_rewind = false;
+        f.view.settings.remove_data_directory_on_diverged_timelines = true;
+    }));
+
+    assert_eq!(waiting.reason, Reason::WaitingForCheckpoint { leader: name("a") });
+    assert_eq!(rewinding.reason, Reason::Rewinding { leader: name("a") });
+    assert_eq!((&forbidden.reason, deeds(&forbidden)), (&Reason::Diverged { leader: name("a") }, vec![]));
+    assert_eq!(copied.reason, Reason::CloningAfterDivergence { source: name("a") });
+}
+
+#[test]
+fn a_pause_opens_the_gate_and_its_end_closes_it() {
+    let paused = decision(healthy("a").with(|f| f.view.settings.pause = true));
+    let resumed = decision(healthy("a").with(|f| f.view.guard = Guard::Released));
+
+    assert_eq!((&paused.reason, deeds(&paused)), (&Reason::PausedLeading, vec![Deed::ReleaseGate]));
+    assert_eq!((&resumed.reason, deeds(&resumed)), (&Reason::Leading, vec![Deed::Arm]));
+}
+
+#[test]
+fn nobody_stands_in_a_pause() {
+    let decision = decision(healthy("b").leader_gone().with(|f| f.view.settings.pause = true));
+
+    assert_eq!(decision.reason, Reason::PausedIdle);
+    assert_eq!(deeds(&decision), []);
+}
+
+#[test]
+fn an_asked_leader_stops_then_releases_then_ends() {
+    let asked = healthy("a").with(|f| f.view.requests.stop = true);
+    let stop = decision(asked.clone());
+    let end = decision(asked.with(|f| f.view.postgres.process = Process::Stopped));
+
+    assert_eq!(deeds(&stop), [Deed::Stop]);
+    assert_eq!(deeds(&end), [Deed::ReleaseLeaderKey, Deed::Exit]);
+    let kinds: Vec<Deed> = end.actions.iter().map(Action::deed).collect();
+    assert_eq!(kinds, [Deed::ReleaseLeaderKey, Deed::PublishMember, Deed::Exit]);
+}
+
+#[test]
+fn a_restart_is_answered_when_the_server_runs_again() {
+    let request = RestartRequest { id: RequestId(4), only_role: None, only_if_pending: false };
+    let asked = healthy("b").with(|f| f.view.requests.restart = Some(request));
+    let stop = decision(asked.clone());
+    let mut down = asked.clone().view();
+    down.postgres.process = Process::Stopped;
+    let start = decide(&down, &stop.memory);
+    let answer = decide(&asked.view(), &start.memory);
+
+    assert_eq!(deeds(&stop), [Deed::Stop]);
+    assert_eq!(deeds(&start), [Deed::StartReplica]);
+    assert_eq!(deeds(&answer), [Deed::AnswerRequest]);
+}
+
+#[test]
+fn the_document_says_what_the_server_is() {
+    let decision = decision(healthy("b"));
+    let published = decision.actions.iter().find_map(|action| match action {
+        Action::PublishMember { lease, facts } => Some((*lease, facts.role, facts.state)),
+        _ => None,
+    });
+
+    assert_eq!(published, Some((LeaseId(2), Role::Replica, State::Running)));
+}
+
+#[test]
+fn every_reason_has_a_sentence_and_a_meaning() {
+    assert!(Reason::ALL.iter().all(|(code, meaning)| !code.is_empty() && meaning.ends_with('.')));
+    let shown = Reason::TakingLock { lsn: END, timeline: Timeline(2) }.to_string();
+    assert_eq!(
+        shown,
+        "there is no leader and nobody is ahead of me at 0/3000000 on timeline 2; I take the lock"
+    );
+}
