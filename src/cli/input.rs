@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cli::flags;
+use crate::etcd::versions;
 use crate::expr::Value;
 use crate::input::playbook::Catalog;
 use crate::input::{Deployment, Request, load};
@@ -24,6 +25,11 @@ impl Catalog for Modules {
 
     fn check(&self, module: &str, params: &Value) -> Diagnostics {
         modules::find(module).map(|m| m.check(params)).unwrap_or_default()
+    }
+
+    fn etcd_faults(&self, version: &str) -> Vec<String> {
+        let Some(version) = versions::parse(version) else { return Vec::new() };
+        versions::known_faults(version).map(|fault| fault.what.to_owned()).collect()
     }
 }
 

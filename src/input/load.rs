@@ -1,13 +1,15 @@
 //! Everything that a run needs from files, with all problems at once.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use crate::expr::Dict;
+use crate::expr::{Data, Dict, Value};
 use crate::input::deployment::Deployment;
 use crate::input::desired::members;
+use crate::input::desired::topology::{self, Facts};
 use crate::input::desired::variable::{self, Parts};
 use crate::input::desired::{self, Desired};
 use crate::input::extra_vars;
@@ -16,7 +18,7 @@ use crate::input::inventory::{Inventory, build, precedence};
 use crate::input::playbook::Catalog;
 use crate::input::playbook::actions::WithActions;
 use crate::input::resolve::Resolver;
-use crate::source::Diagnostics;
+use crate::source::{Diagnostics, FileId, SourceMap, Span};
 
 /// What is asked for on the command line.
 #[derive(Debug, Clone, Default)]
@@ -53,7 +55,24 @@ pub fn load(request: &Request, catalog: &dyn Catalog) -> (Deployment, Diagnostic
             beside_playbooks.insert(dir, found);
         }
     }
-    let parts = desired.as_ref().map(|file| parts(&file.desired, &inventory));
+    let vars: IndexMap<Arc<str>, Dict> = inventory
+        .hosts
+        .keys()
+        .map(|host| (Arc::clone(host), precedence::merge(&inventory, None, host)))
+        .collect();
+    let parts = desired.as_ref().map(|file| parts(&file.desired, &inventory, &vars));
+    if let Some((file, parts)) = desired.as_ref().zip(parts.as_ref()) {
+        let open_files = open_files(&files.sources, &vars);
+        let etcd_faults = |version: &str| catalog.etcd_faults(version);
+        let facts = Facts {
+            desired: &file.desired,
+            parts,
+            vars: &vars,
+            open_files: &open_files,
+            etcd_faults: &etcd_faults,
+        };
+        files.out.extend(topology::check(&facts));
+    }
     let keddah =
         desired.as_ref().zip(parts.as_ref()).map(|(file, parts)| variable::keddah(&file.desired, parts));
     let deployment = Deployment {
@@ -72,18 +91,43 @@ pub fn load(request: &Request, catalog: &dyn Catalog) -> (Deployment, Diagnostic
 }
 
 /// Finds the hosts of each part.
-fn parts(desired: &Desired, inventory: &Inventory) -> Parts {
-    let vars: IndexMap<Arc<str>, Dict> = inventory
-        .hosts
-        .keys()
-        .map(|host| (Arc::clone(host), precedence::merge(inventory, None, host)))
-        .collect();
-    let of = |group: &str| members::of_group(inventory, &vars, group);
+fn parts(desired: &Desired, inventory: &Inventory, vars: &IndexMap<Arc<str>, Dict>) -> Parts {
+    let of = |group: &str| members::of_group(inventory, vars, group);
     let postgres = &desired.postgres.value;
     Parts {
         flavour: postgres.flavour.value.facts(postgres.os_family.value, postgres.version.value),
         etcd: of(&desired.etcd.value.group.value),
         postgres: of(&postgres.group.value),
         haproxy: of(&desired.haproxy.value.group.value),
+    }
+}
+
+/// Finds the files that hold a secret in clear and may be read by all users, each with the place of its first secret.
+fn open_files(sources: &SourceMap, vars: &IndexMap<Arc<str>, Dict>) -> Vec<(String, Span)> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut places = Vec::new();
+    for value in vars.values().flat_map(Dict::values) {
+        secret_places(value, &mut places);
+    }
+    let mut first: BTreeMap<FileId, Span> = BTreeMap::new();
+    for span in places {
+        let known = first.entry(span.file).or_insert(span);
+        *known = (*known).min(span);
+    }
+    let open = first.into_iter().filter_map(|(file, span)| {
+        let path = sources.path(file)?;
+        let mode = std::fs::metadata(path).ok()?.permissions().mode();
+        (mode & 0o004 != 0).then(|| (path.display().to_string(), span))
+    });
+    open.collect()
+}
+
+/// Returns the place of every secret text in a value, so that the files they stand in can be looked at.
+fn secret_places(value: &Value, places: &mut Vec<Span>) {
+    match (&value.data, value.marks.origin) {
+        (Data::Str(text), Some(span)) if value.marks.secret && !text.contains("{{") => places.push(span),
+        (Data::List(items), _) => items.iter().for_each(|item| secret_places(item, places)),
+        (Data::Dict(entries), _) => entries.values().for_each(|item| secret_places(item, places)),
+        _ => {}
     }
 }

@@ -9,6 +9,7 @@ pub mod haproxy;
 pub mod members;
 pub mod postgres;
 pub mod shape;
+pub mod topology;
 pub mod variable;
 pub mod watchdog;
 

@@ -86,6 +86,10 @@ impl Catalog for WithActions<'_> {
             _ => self.0.check(module, params),
         }
     }
+
+    fn etcd_faults(&self, version: &str) -> Vec<String> {
+        self.0.etcd_faults(version)
+    }
 }
 
 impl Action {

@@ -12,7 +12,7 @@ use crate::input::playbook::tree::{
 };
 use crate::source::{Diagnostic, Diagnostics, Node, NodeValue, Span, Spanned, suggest};
 
-/// What is known about modules: the room reads their calls and does not know them itself.
+/// What the rest of the program knows and this room does not: modules, and versions of etcd.
 pub trait Catalog {
     /// Whether there is a module of that name, short or fully qualified.
     fn knows(&self, module: &str) -> bool;
@@ -22,6 +22,9 @@ pub trait Catalog {
 
     /// Judges parameters, which may hold templates, without a host.
     fn check(&self, module: &str, params: &Value) -> Diagnostics;
+
+    /// Names the known faults of an etcd version.
+    fn etcd_faults(&self, version: &str) -> Vec<String>;
 }
 
 /// Reads nodes; what is wrong goes to `out`.

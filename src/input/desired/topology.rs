@@ -1,1 +1,0 @@
-//! What a good deployment looks like: one row per rule, in [`RULES`].
