@@ -1,14 +1,44 @@
 //! Ansible's meaning of Jinja: minijinja's parser, our evaluation over one value type.
 //!
-//! Start at [`value`] for the data.
+//! Start at [`value`] for the data and at [`evaluate`] for what callers ask; `eval` and `statements` walk the tree,
+//! `world` evaluates variables when they are reached, and `filters`, `jinja_tests` and `methods` are tables of names.
 //!
 //! Invariant: nothing here reads a file, a clock or a host; lookups are a trait that the caller implements.
 
-pub mod emit;
-pub mod error;
-pub mod scope;
 pub mod value;
 
+pub mod error;
+pub mod scope;
+
+pub mod evaluate;
+pub mod names;
+
+pub mod parse;
+
+mod eval;
+mod operators;
+mod runtime;
+mod statements;
+mod world;
+
+mod filters;
+mod format;
+mod jinja_tests;
+mod lookups;
+mod methods;
+pub mod regex;
+mod text;
+mod version;
+
+pub mod emit;
+pub mod emit_yaml;
+
 pub use error::{ErrorKind, EvalError};
-pub use scope::{Lookups, NoLookups, Scope};
+pub use evaluate::{FileOptions, TemplateMarks, Verdict, condition, expression, render_file, template};
+pub use names::{
+    check, check_expression, check_file, check_value, names, names_of_expression, names_of_file,
+    names_of_value,
+};
+pub use parse::Whitespace;
+pub use scope::{Lookups, NoLookups, Scope, no_such_lookup};
 pub use value::{Data, Dict, Marks, Value};

@@ -321,6 +321,12 @@ impl Value {
         self.each(&|marks| marks.trusted = false)
     }
 
+    /// Gives this value, and all that is in it, the same marks.
+    #[must_use]
+    pub fn with_marks(self, marks: Marks) -> Value {
+        self.each(&|old| *old = marks)
+    }
+
     fn each(self, change: &dyn Fn(&mut Marks)) -> Value {
         let Value { data, mut marks } = self;
         change(&mut marks);

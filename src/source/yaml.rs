@@ -461,7 +461,7 @@ fn in_words(info: &str, line: &str, before: &str) -> (String, Option<&'static st
     if info.contains("unknown anchor") {
         return (
             "this alias has no anchor".into(),
-            Some("write `&name` at the value it stands for, before the alias"),
+            Some("write the anchor `&name` at the value it stands for, before the alias"),
         );
     }
     if info.contains("unexpected character") {
