@@ -6,8 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::Permissions;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -247,9 +249,7 @@ impl Identities {
             let root = root.unwrap_or_else(|| "root".to_owned());
             match self.ensure(&root, |me| me.asking(&wish, &root)) {
                 Ok(()) => return Ok(Way::Through(root)),
-                Err(error @ (IdentityError::WrongPassword { .. } | IdentityError::PasswordWanted { .. })) => {
-                    return Err(error);
-                }
+                Err(error @ IdentityError::WrongPassword { .. }) => return Err(error),
                 Err(_) => {}
             }
         }
@@ -339,8 +339,35 @@ impl Identities {
         if wish.method == "sudo" {
             command.arg("--");
         }
-        command.arg(&self.program).args(["executor", "--child", marker.as_str()]);
+        let program = if user == "root" { None } else { self.copy_for_all() };
+        let program = program.unwrap_or_else(|| self.program.clone());
+        command.arg(program).args(["executor", "--child", marker.as_str()]);
         command
+    }
+
+    /// Makes a copy of this program that users without rights of their own can start: the cache of the login user is
+    /// closed to them. None where that is not possible; then the other user must be able to reach the program itself.
+    fn copy_for_all(&self) -> Option<OsString> {
+        let folder = Path::new("/var/tmp").join(format!("keddah-{}", self.own));
+        let name = Path::new(&self.program).file_name()?;
+        let copy = folder.join(name);
+        if let Err(error) = std::fs::create_dir(&folder)
+            && error.kind() != io::ErrorKind::AlreadyExists
+        {
+            return None;
+        }
+        let about = std::fs::symlink_metadata(&folder).ok()?;
+        if !about.is_dir() || about.uid() != self.own {
+            return None;
+        }
+        std::fs::set_permissions(&folder, Permissions::from_mode(0o755)).ok()?;
+        if !copy.exists() {
+            let temporary = folder.join(format!(".copy.{}", std::process::id()));
+            std::fs::copy(&self.program, &temporary).ok()?;
+            std::fs::set_permissions(&temporary, Permissions::from_mode(0o755)).ok()?;
+            std::fs::rename(&temporary, &copy).ok()?;
+        }
+        Some(copy.into_os_string())
     }
 }
 
