@@ -17,6 +17,7 @@ pub mod text_file;
 pub mod words;
 
 // One file per module.
+pub mod agent;
 pub mod blockinfile;
 pub mod cluster_config;
 pub mod cluster_health;
@@ -27,7 +28,9 @@ pub mod copy;
 pub mod etcd_cluster;
 pub mod etcd_member;
 pub mod file;
+pub mod group;
 pub mod haproxy_backend;
+pub mod haproxy_config;
 pub mod lineinfile;
 pub mod package;
 pub mod replace;
@@ -35,6 +38,8 @@ pub mod slurp;
 pub mod stat;
 pub mod systemd;
 pub mod template;
+pub mod user;
+pub mod watchdog;
 
 use std::fmt::Display;
 
@@ -195,12 +200,17 @@ pub const MODULES: &[&dyn AnyModule] = &[
     &Erased::<command::Shell>::NEW,
     &Erased::<stat::Stat>::NEW,
     &Erased::<slurp::Slurp>::NEW,
+    &Erased::<user::User>::NEW,
+    &Erased::<group::Group>::NEW,
+    &Erased::<agent::Agent>::NEW,
+    &Erased::<watchdog::Watchdog>::NEW,
     &Erased::<etcd_member::EtcdMember>::NEW,
     &Erased::<etcd_cluster::EtcdCluster>::NEW,
     &Erased::<cluster_health::ClusterHealth>::NEW,
     &Erased::<cluster_config::ClusterConfig>::NEW,
     &Erased::<cluster_switchover::ClusterSwitchover>::NEW,
     &Erased::<cluster_restart::ClusterRestart>::NEW,
+    &Erased::<haproxy_config::HaproxyConfig>::NEW,
     &Erased::<haproxy_backend::HaproxyBackend>::NEW,
 ];
 

@@ -38,6 +38,30 @@ pub enum Thing {
     Port(u16),
 }
 
+impl Thing {
+    /// Returns whether making this may bring `wanted` along: a package brings users, programs, units and files; a unit
+    /// that is started brings ports and sockets.
+    pub fn may_bring(&self, wanted: &Thing) -> bool {
+        let is_below =
+            |folder: &str, path: &str| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+        match (self, wanted) {
+            (Thing::Path(made), Thing::Path(path)) => {
+                made == path || is_below(made, path) || is_below(path, made)
+            }
+            (Thing::Path(made), Thing::Unit(name) | Thing::Program(name)) => {
+                made == name || made.rsplit('/').next() == Some(name)
+            }
+            (Thing::User(made), Thing::Group(name)) => made == name,
+            (
+                Thing::Package(_),
+                Thing::Path(_) | Thing::User(_) | Thing::Group(_) | Thing::Program(_) | Thing::Unit(_),
+            )
+            | (Thing::Unit(_), Thing::Path(_) | Thing::Port(_)) => true,
+            (made, wanted) => made == wanted,
+        }
+    }
+}
+
 impl std::fmt::Display for Thing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -327,6 +327,13 @@ impl Module for Systemd {
         }
     }
 
+    fn makes(params: &Params) -> Vec<Thing> {
+        match params.state {
+            None | Some(WantedState::Stopped) => Vec::new(),
+            Some(_) => params.full_name().map(Thing::Unit).into_iter().collect(),
+        }
+    }
+
     fn counts(change: &Change) -> bool {
         !matches!(change, Change::DaemonReload | Change::DaemonReexec)
     }
