@@ -80,6 +80,16 @@ impl Sshd {
         server
     }
 
+    /// Cuts every connection at once, as a network that goes away does.
+    pub fn cut_connections(&self) {
+        for pid in children_of(self.child.id()) {
+            for session in children_of(pid) {
+                run("kill", &["-9", &session.to_string()]);
+            }
+            Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status().unwrap();
+        }
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -120,6 +130,22 @@ impl Sshd {
             |name: &str| vars.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
         Target::from_vars("host", &lookup, &Defaults::default()).unwrap()
     }
+}
+
+/// Returns the sshd processes that `parent` started.
+fn children_of(parent: u32) -> Vec<u32> {
+    let list = run("ps", &["-eo", "pid=,ppid=,comm="]);
+    let rows = list.lines().filter(|line| line.contains("sshd")).filter_map(|line| {
+        let mut fields = line.split_whitespace().map(str::parse::<u32>);
+        Some((fields.next()?.ok()?, fields.next()?.ok()?))
+    });
+    rows.filter(|(_, of)| *of == parent).map(|(pid, _)| pid).collect()
+}
+
+/// Returns how many processes of this machine have `text` in their command line.
+pub fn processes_with(text: &str) -> usize {
+    let list = run("ps", &["-eo", "args="]);
+    list.lines().filter(|line| line.contains(text)).count()
 }
 
 fn spawn(config: &Path) -> Child {
