@@ -115,8 +115,9 @@ fn cluster(state: &State) -> String {
     format!(
         "# The desired state of this deployment; `keddah schema` prints everything that can be said here.\n\
          name: {}\n\
-         postgres:\n  version: 17\n",
-        state.name
+         postgres:\n  version: 17\n  hba:\n    # Clients on the lab's network, HAProxy among them.\n    \
+         - host all all 10.89.{}.0/24 scram-sha-256\n",
+        state.name, state.subnet
     )
 }
 

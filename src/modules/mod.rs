@@ -12,7 +12,6 @@ pub mod host;
 pub mod line_edits;
 pub mod outcome;
 pub mod params;
-mod remote;
 pub mod text_file;
 pub mod words;
 
@@ -33,6 +32,10 @@ pub mod haproxy_backend;
 pub mod haproxy_config;
 pub mod lineinfile;
 pub mod package;
+pub mod postgres_hba;
+mod postgres_session;
+pub mod postgres_settings;
+mod remote;
 pub mod replace;
 pub mod slurp;
 pub mod stat;
@@ -212,6 +215,8 @@ pub const MODULES: &[&dyn AnyModule] = &[
     &Erased::<cluster_restart::ClusterRestart>::NEW,
     &Erased::<haproxy_config::HaproxyConfig>::NEW,
     &Erased::<haproxy_backend::HaproxyBackend>::NEW,
+    &Erased::<postgres_settings::PostgresSettings>::NEW,
+    &Erased::<postgres_hba::PostgresHba>::NEW,
 ];
 
 /// Finds a module by its short or fully qualified name. Only the collections of the table are known: `my.corp.copy` is
