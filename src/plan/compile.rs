@@ -521,12 +521,16 @@ impl<'a> Compiler<'a> {
             args = Value { data: Data::Dict(Arc::new(merged)), marks: args.marks };
         }
         let what = what(written, module, &args)?;
+        if let Some(asked) = asked_for(&what) {
+            args = asked;
+        }
         let mut step = self.bare_step(module, args, self.place(written.span));
         fill(&mut step, written, &below);
         let own = (!own.is_empty()).then(|| Arc::new(own));
         let vars = self.vars(&below, own.clone());
         let tags = below.tags.clone();
         let mut task = self.task(step, what, &below, vars, tags);
+        task.own = own;
         // Tasks that an include brings in do not inherit its own keywords, only its variables.
         if matches!(task.what, What::IncludeTasks(_) | What::IncludeRole(_)) {
             task.inherited = Arc::new(outer.clone());
@@ -584,6 +588,7 @@ impl<'a> Compiler<'a> {
             any_errors_fatal: common.any_errors_fatal.clone(),
             ignore_unreachable: common.ignore_unreachable.clone(),
             connection: common.connection.clone().filter(|value| value.as_str() == Some("local")),
+            own: None,
             inherited: Arc::new(below.clone()),
         }
     }
@@ -675,6 +680,33 @@ fn what(written: &Written, module: &str, args: &Value) -> Result<What, CompileEr
         "meta" => What::Meta(meta(args.get("_raw_params").and_then(Value::as_str).unwrap_or_default())?),
         _ => What::Host,
     })
+}
+
+/// Returns what an include asks for as parameters, to be rendered like any others.
+fn asked_for(what: &What) -> Option<Value> {
+    let mut args = Dict::new();
+    match what {
+        What::IncludeTasks(include) => {
+            args.insert(Arc::from("file"), include.file.clone());
+        }
+        What::IncludeRole(include) => {
+            args.insert(Arc::from("name"), include.name.clone());
+            let named = [
+                ("tasks_from", &include.tasks_from),
+                ("vars_from", &include.vars_from),
+                ("defaults_from", &include.defaults_from),
+                ("handlers_from", &include.handlers_from),
+                ("public", &include.public),
+            ];
+            for (name, value) in named {
+                if let Some(value) = value {
+                    args.insert(Arc::from(name), value.clone());
+                }
+            }
+        }
+        What::Host | What::IncludeVars | What::AddHost | What::GroupBy | What::Pause | What::Meta(_) => return None,
+    }
+    Some(Value::from(args))
 }
 
 fn meta(word: &str) -> Result<Meta, CompileError> {

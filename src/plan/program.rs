@@ -54,6 +54,8 @@ pub struct Task {
     pub any_errors_fatal: Option<Value>,
     pub ignore_unreachable: Option<Value>,
     pub connection: Option<Value>,
+    /// The task's own variables, which an include hands to what it brings in.
+    pub own: Option<Layer>,
     /// What an include hands down to the tasks that it brings in.
     pub inherited: Arc<Inherited>,
 }

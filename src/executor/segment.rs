@@ -1,0 +1,99 @@
+//! A segment on its host: steps in order, observed ahead and applied only as far as the controller allows.
+//!
+//! What one task means is in [`task`](crate::executor::task); this file keeps the variables, the predicted overlay and the
+//! rules of when to stop.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::executor::runner::Runner;
+use crate::executor::task::{Done, Given, run_step};
+use crate::executor::variables::Variables;
+use crate::executor::wire::{
+    Advance, FoundFile, FromHost, KnownFile, Mode, Pending, Segment, Status, StepId, Stop,
+};
+use crate::modules::Thing;
+
+/// A segment that was opened, with what its steps have set so far.
+#[derive(Debug)]
+pub struct Open {
+    pub segment: Segment,
+    pub variables: Variables,
+    pub pending: Vec<Pending>,
+    pub files: BTreeMap<(StepId, Arc<str>), FoundFile>,
+}
+
+impl Open {
+    /// Opens a segment; nothing runs yet.
+    pub fn new(mut segment: Segment) -> Open {
+        let hostvars = std::mem::take(&mut segment.hostvars);
+        let variables = Variables {
+            subject: segment.subject.clone(),
+            layers: std::mem::take(&mut segment.layers),
+            facts: std::mem::take(&mut segment.facts),
+            included: std::mem::take(&mut segment.included),
+            registers: std::mem::take(&mut segment.registers),
+            hostvars: Arc::new(hostvars.into_iter().map(|(host, vars)| (host, Arc::new(vars))).collect()),
+        };
+        let pending = std::mem::take(&mut segment.pending);
+        let known = std::mem::take(&mut segment.files);
+        let files = known.into_iter().map(|KnownFile { step, name, found, .. }| ((step, name), found)).collect();
+        Open { segment, variables, pending, files }
+    }
+
+    /// Goes on as far as `advance` allows; each step that is done is reported on the way.
+    pub fn advance(&mut self, advance: &Advance, runner: &dyn Runner) -> Stop {
+        let mut notified = advance.notified;
+        let end = (advance.to as usize).min(self.segment.steps.len());
+        let mut at = advance.from as usize;
+        while at < end {
+            let index = u32::try_from(at).unwrap_or(u32::MAX);
+            if notified && index > advance.from && self.segment.flushes.contains(&index) {
+                return Stop::End { at: index };
+            }
+            if runner.is_cancelled() {
+                return Stop::Cancelled { at: index };
+            }
+            let may_change = index < advance.apply_below;
+            if !may_change && self.step_is_ordered(at) {
+                return Stop::Pending { at: index };
+            }
+            let given = Given { may_change: may_change || self.segment.mode == Mode::Check };
+            match run_step(self, at, given, runner) {
+                Done::Pending => return Stop::Pending { at: index },
+                Done::Report(report) => {
+                    notified |= !report.notify.is_empty();
+                    let failed = report.status == Status::Failed && !report.ignored;
+                    runner.tell(FromHost::Report(report));
+                    if failed {
+                        return Stop::Failed { at: index };
+                    }
+                }
+            }
+            at += 1;
+        }
+        Stop::End { at: u32::try_from(at).unwrap_or(u32::MAX) }
+    }
+
+    fn step_is_ordered(&self, at: usize) -> bool {
+        self.segment.steps.get(at).is_some_and(|step| step.ordered)
+    }
+
+    /// Finds the step that would make `thing`, in check mode; a folder on the way to a path counts.
+    pub fn maker(&self, thing: &Thing) -> Option<&Pending> {
+        let makes = |made: &Thing| match (made, thing) {
+            (Thing::Path(made), Thing::Path(wanted)) => {
+                made == wanted
+                    || wanted.strip_prefix(made.as_str()).is_some_and(|rest| rest.starts_with('/'))
+                    || made.strip_prefix(wanted.as_str()).is_some_and(|rest| rest.starts_with('/'))
+            }
+            (made, wanted) => made == wanted,
+        };
+        self.pending.iter().find(|pending| pending.makes.iter().any(makes))
+    }
+
+    /// Returns the last step of which nobody can tell what it would make.
+    pub fn opaque(&self) -> Option<&Pending> {
+        self.pending.iter().rev().find(|pending| pending.opaque)
+    }
+}
