@@ -15,6 +15,8 @@ pub mod executor;
 pub mod input;
 pub mod modules;
 pub mod plan;
+pub mod report;
+pub mod run;
 pub mod transport;
 
 // The node agent.

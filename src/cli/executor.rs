@@ -4,10 +4,9 @@ use anyhow::Context as _;
 
 use crate::cli::exit::Exit;
 use crate::executor::identity::{self, Numbers};
-use crate::executor::runner::Runner;
+use crate::executor::segment::Segments;
 use crate::executor::server;
 use crate::executor::upload::Marker;
-use crate::executor::wire::{FromHost, ToHost};
 
 /// Works on a host for a controller that speaks over standard input and output.
 #[derive(Debug, clap::Args)]
@@ -33,16 +32,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     if child || become_as.is_some() {
         server::serve_identity(&marker)?;
     } else {
-        server::serve(&marker, &mut Segmentless)?;
+        server::serve(&marker, &mut Segments::default())?;
     }
     Ok(Exit::Ok)
-}
-
-/// Says that this build works on orders alone.
-struct Segmentless;
-
-impl server::Evaluator for Segmentless {
-    fn handle(&mut self, _message: ToHost, runner: &dyn Runner) {
-        runner.tell(FromHost::Broken("this build evaluates no segments".to_owned()));
-    }
 }

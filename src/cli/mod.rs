@@ -3,11 +3,16 @@
 //! Commands are plain functions; those that need a runtime make one with [`runtime`], so that `guard` and the
 //! executor's children never have one.
 
+pub mod apply;
+pub mod check;
+pub mod converge;
 pub mod executor;
 pub mod exit;
+pub mod facts;
 pub mod flags;
 pub mod input;
 pub mod inventory;
+pub mod plan;
 pub mod schema;
 pub mod validate;
 
@@ -30,7 +35,11 @@ struct Cli {
 /// One row per command, in the order of `--help`; the file of the same name holds its `Args` and `run`.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Apply(apply::Args),
+    Plan(plan::Args),
+    Check(check::Args),
     Validate(validate::Args),
+    Facts(facts::Args),
     Inventory(inventory::Args),
     Schema(schema::Args),
     Lab(lab::Args),
@@ -45,6 +54,10 @@ enum Command {
 pub fn run() -> Exit {
     let cli = Cli::parse();
     let done: anyhow::Result<Exit> = match cli.command {
+        Command::Apply(args) => apply::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Facts(args) => facts::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Inventory(args) => inventory::run(&args),
         Command::Schema(args) => schema::run(&args),

@@ -50,15 +50,8 @@ impl<'a> Run<'a> {
         given: Given,
         runner: &'a dyn Runner,
     ) -> Run<'a> {
-        let mut run = Run {
-            open,
-            step,
-            scope,
-            runner,
-            mode: open.segment.mode,
-            probing: false,
-            asked: Cell::new(0),
-        };
+        let mut run =
+            Run { open, step, scope, runner, mode: open.segment.mode, probing: false, asked: Cell::new(0) };
         if let Some(check) = &step.check_mode {
             run.mode = if run.flag(Some(check)) { Mode::Check } else { Mode::Apply };
         }
@@ -96,7 +89,8 @@ impl<'a> Run<'a> {
     /// Returns the name to show: rendered, or as written where it cannot be.
     pub fn title(&self) -> String {
         let none = Dict::new();
-        let rendered = self.eval(&none).value(&self.step.name).ok().filter(|value| value.as_unknown().is_none());
+        let rendered =
+            self.eval(&none).value(&self.step.name).ok().filter(|value| value.as_unknown().is_none());
         let name = rendered.unwrap_or_else(|| self.step.name.clone());
         let text = emit::to_text(&name.redacted());
         if text.is_empty() { self.step.module.to_string() } else { text }
@@ -117,7 +111,8 @@ impl<'a> Run<'a> {
         };
         let number = |value: &Option<Value>, otherwise: i64| -> i64 {
             let value = value.as_ref().and_then(|value| self.eval(&locals).value(value).ok());
-            let read = value.and_then(|v| v.as_int().or_else(|| v.as_str().and_then(|text| text.trim().parse().ok())));
+            let read = value
+                .and_then(|v| v.as_int().or_else(|| v.as_str().and_then(|text| text.trim().parse().ok())));
             read.unwrap_or(otherwise)
         };
         let retries = number(&until.retries, 3).clamp(0, RETRIES_MAX);
@@ -138,7 +133,9 @@ impl<'a> Run<'a> {
             };
             match satisfied {
                 Ok(Verdict { truth: Truth::Yes, .. }) => return Ended::Item(item),
-                Ok(Verdict { truth: Truth::Unknown(reason), .. }) => return Item::unknown(reason).into(),
+                Ok(Verdict { truth: Truth::Unknown(reason), .. }) => {
+                    return Item::unknown(reason.to_string()).into();
+                }
                 Ok(Verdict { truth: Truth::No, .. }) => {}
                 Err(error) => return Item::of_error("until", &error).into(),
             }
@@ -180,13 +177,16 @@ impl<'a> Run<'a> {
         if let Some(attempt) = attempt {
             result.insert(Arc::from("attempts"), Value::from(attempt));
         }
-        let whole = |result: &Dict| Value { data: Data::Dict(Arc::new(result.clone())), marks: item.result.marks };
+        let whole =
+            |result: &Dict| Value { data: Data::Dict(Arc::new(result.clone())), marks: item.result.marks };
         remember(locals, &whole(&result));
         if let Some(conditions) = &self.step.changed_when
             && !matches!(item.answered, Answered::Unknown { .. })
         {
             match self.eval(locals).all(conditions) {
-                Ok(Verdict { truth: Truth::Unknown(reason), .. }) => return Item::unknown(reason).into(),
+                Ok(Verdict { truth: Truth::Unknown(reason), .. }) => {
+                    return Item::unknown(reason.to_string()).into();
+                }
                 Ok(verdict) => {
                     let changed = verdict.truth == Truth::Yes;
                     result.insert(Arc::from("changed"), Value::from(changed));
@@ -202,7 +202,9 @@ impl<'a> Run<'a> {
             && !matches!(item.answered, Answered::Unknown { .. })
         {
             match self.eval(locals).all(conditions) {
-                Ok(Verdict { truth: Truth::Unknown(reason), .. }) => return Item::unknown(reason).into(),
+                Ok(Verdict { truth: Truth::Unknown(reason), .. }) => {
+                    return Item::unknown(reason.to_string()).into();
+                }
                 Ok(verdict) => self.failed_when(&mut item, &mut result, verdict.truth == Truth::Yes),
                 Err(error) => return Item::of_error("failed_when", &error).into(),
             }
@@ -258,14 +260,15 @@ impl<'a> Run<'a> {
     fn gathered(&self, identity: &Identity, args: &Value) -> Item {
         match self.runner.facts(identity, args) {
             Ok(facts) => {
-                let strip = |name: &Arc<str>| name.strip_prefix("ansible_").map_or_else(|| name.clone(), Arc::from);
+                let strip =
+                    |name: &Arc<str>| name.strip_prefix("ansible_").map_or_else(|| name.clone(), Arc::from);
                 let facts: Dict = facts.iter().map(|(name, value)| (strip(name), value.clone())).collect();
                 let mut result = Dict::new();
                 result.insert(Arc::from("changed"), Value::from(false));
                 result.insert(Arc::from("ansible_facts"), Value::from(facts.clone()));
                 Item { facts, ..Item::new(Status::Ok, Value::from(result)) }
             }
-            Err(fault) => Item::failed(text_of(&fault), fault.output),
+            Err(fault) => Item::failed(text_of(&fault), *fault.output),
         }
     }
 
@@ -328,7 +331,8 @@ impl<'a> Run<'a> {
             Answer::Blocked(thing) => self.blocked(&thing, None),
             Answer::Unknown(reason) => {
                 let mut item = Item::unknown(reason);
-                item.opaque = modules::find(&self.step.module).is_none_or(|module| module.kind() == Kind::Action);
+                item.opaque =
+                    modules::find(&self.step.module).is_none_or(|module| module.kind() == Kind::Action);
                 item
             }
         };
@@ -361,7 +365,7 @@ impl<'a> Run<'a> {
         if let FaultKind::Params(place) = fault.kind {
             text.place = place;
         }
-        Item::failed(text, fault.output)
+        Item::failed(text, *fault.output)
     }
 
     /// Tells which pending step would make what is missing, or that no step would.
@@ -380,7 +384,7 @@ impl<'a> Run<'a> {
             ));
         }
         let fault = fault.cloned().unwrap_or_else(|| Fault::missing(thing.clone()));
-        Item::failed(text_of(&fault), fault.output)
+        Item::failed(text_of(&fault), *fault.output)
     }
 
     fn identity(&self, eval: &Evaluation<'_>) -> Result<Identity, EvalError> {

@@ -85,7 +85,7 @@ impl<'a> Evaluation<'a> {
     /// # Errors
     /// Something in it has no value.
     pub fn value(&self, value: &Value) -> Result<Value, EvalError> {
-        expr::resolve(value, &self.seen, &self.asking)
+        expr::template(value, &self.seen, &self.asking)
     }
 
     /// Evaluates a bare expression.
@@ -96,12 +96,12 @@ impl<'a> Evaluation<'a> {
         expr::expression(text, &self.seen, &self.asking)
     }
 
-    /// Renders the text of a template file.
+    /// Renders the text of a template file, which sees `locals` besides.
     ///
     /// # Errors
     /// Something in it has no value.
-    pub fn file(&self, text: &str, options: &expr::FileOptions) -> Result<Value, EvalError> {
-        expr::render_file(text, options, &self.seen, &self.asking)
+    pub fn file(&self, text: &str, options: &expr::FileOptions, locals: &Dict) -> Result<Value, EvalError> {
+        expr::render_file(text, &self.seen.and(locals), &self.asking, options)
     }
 
     /// Returns a variable, evaluated; `None` when it is not set or has no value.
@@ -117,11 +117,13 @@ impl<'a> Evaluation<'a> {
     pub fn all(&self, conditions: &[Value]) -> Result<Verdict, EvalError> {
         for condition in conditions {
             match expr::condition(condition, &self.seen, &self.asking)? {
-                expr::Truth::True => {}
-                expr::Truth::False => {
+                expr::Verdict::Yes => {}
+                expr::Verdict::No => {
                     return Ok(Verdict { truth: Truth::No, failed: Some(emit::to_text(condition)) });
                 }
-                expr::Truth::Unknown(reason) => return Ok(Verdict { truth: Truth::Unknown(reason), failed: None }),
+                expr::Verdict::Unknown { reason } => {
+                    return Ok(Verdict { truth: Truth::Unknown(reason), failed: None });
+                }
             }
         }
         Ok(Verdict::from(true))
@@ -165,7 +167,10 @@ impl<'a> Evaluation<'a> {
                 }
                 Data::None | Data::Omit => {}
                 _ => {
-                    return Err(EvalError::value(format!("`environment` is {}, not a dictionary", level.type_name())));
+                    return Err(EvalError::value(format!(
+                        "`environment` is {}, not a dictionary",
+                        level.type_name()
+                    )));
                 }
             }
         }
@@ -194,7 +199,13 @@ impl<'a> Evaluation<'a> {
                 });
                 Ok(Value::from(flat.collect::<Vec<Value>>()))
             }
-            _ => expr::lookup(lookup, &terms, &Dict::new(), &self.seen, &self.asking).map(Value::from),
+            _ => {
+                let names: Vec<String> =
+                    (0..terms.len()).map(|index| format!("keddah_term_{index}")).collect();
+                let call = format!("query('{lookup}', {})", names.join(", "));
+                let locals: Dict = names.iter().map(|name| Arc::from(name.as_str())).zip(terms).collect();
+                expr::expression(&call, &self.seen.and(&locals), &self.asking)
+            }
         }
     }
 }

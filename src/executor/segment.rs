@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::executor::runner::Runner;
+use crate::executor::server::Evaluator;
 use crate::executor::task::{Done, Given, run_step};
 use crate::executor::variables::Variables;
 use crate::executor::wire::{
-    Advance, FoundFile, FromHost, KnownFile, Mode, Pending, Segment, Status, StepId, Stop,
+    Advance, FoundFile, FromHost, KnownFile, Mode, Pending, Segment, SegmentId, Status, StepId, Stop, ToHost,
 };
 use crate::modules::Thing;
 
@@ -37,7 +38,8 @@ impl Open {
         };
         let pending = std::mem::take(&mut segment.pending);
         let known = std::mem::take(&mut segment.files);
-        let files = known.into_iter().map(|KnownFile { step, name, found, .. }| ((step, name), found)).collect();
+        let files =
+            known.into_iter().map(|KnownFile { step, name, found, .. }| ((step, name), found)).collect();
         Open { segment, variables, pending, files }
     }
 
@@ -95,5 +97,35 @@ impl Open {
     /// Returns the last step of which nobody can tell what it would make.
     pub fn opaque(&self) -> Option<&Pending> {
         self.pending.iter().rev().find(|pending| pending.opaque)
+    }
+}
+
+/// The segments that a controller has open on this host.
+#[derive(Debug, Default)]
+pub struct Segments(BTreeMap<SegmentId, Open>);
+
+impl Evaluator for Segments {
+    fn handle(&mut self, message: ToHost, runner: &dyn Runner) {
+        let advance = match message {
+            ToHost::Open(segment, advance) => {
+                self.0.insert(segment.id, Open::new(*segment));
+                advance
+            }
+            ToHost::Advance(advance) => advance,
+            ToHost::Close(id) => {
+                self.0.remove(&id);
+                return;
+            }
+            ToHost::Lock { .. } | ToHost::Unlock | ToHost::Order(_) | ToHost::Answer { .. } => return,
+        };
+        let Some(open) = self.0.get_mut(&advance.segment) else {
+            runner.tell(FromHost::Broken(format!("segment {} is not open here", advance.segment)));
+            return;
+        };
+        let stop = open.advance(&advance, runner);
+        if matches!(stop, Stop::End { .. } | Stop::Failed { .. } | Stop::Cancelled { .. }) {
+            self.0.remove(&advance.segment);
+        }
+        runner.tell(FromHost::Stopped { segment: advance.segment, stop });
     }
 }

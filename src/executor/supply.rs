@@ -36,7 +36,8 @@ fn unchanged() -> Dict {
 fn debug(eval: &Evaluation<'_>, step: &Step, verbose: bool) -> Result<Item, EvalError> {
     let raw = |name: &str| step.args.get(name);
     let verbosity = raw("verbosity").map(|value| eval.value(value)).transpose()?;
-    let verbosity = verbosity.and_then(|v| v.as_int().or_else(|| v.as_str().and_then(|text| text.parse().ok())));
+    let verbosity =
+        verbosity.and_then(|v| v.as_int().or_else(|| v.as_str().and_then(|text| text.parse().ok())));
     if verbosity.unwrap_or(0) > i64::from(verbose) {
         let mut result = unchanged();
         result.insert(Arc::from("skipped"), Value::from(true));
@@ -77,7 +78,10 @@ fn shown(value: &Value) -> String {
     let value = value.redacted();
     match &value.data {
         Data::Str(text) => text.to_string(),
-        _ => emit::json(&value, &emit::JsonStyle { indent: Some(4), ascii: false, ..emit::JsonStyle::default() }),
+        _ => emit::json(
+            &value,
+            &emit::JsonStyle { indent: Some(4), ascii: false, ..emit::JsonStyle::default() },
+        ),
     }
 }
 
@@ -106,7 +110,11 @@ fn assert(eval: &Evaluation<'_>, step: &Step) -> Result<Item, EvalError> {
             result.insert(Arc::from("assertion"), Value::str(failed.clone()));
             result.insert(Arc::from("evaluated_to"), Value::from(false));
             result.insert(Arc::from("msg"), Value::str(text.clone()));
-            let fault = FaultText { message: text, lines: vec![format!("not true: {failed}")], ..FaultText::default() };
+            let fault = FaultText {
+                message: text,
+                lines: vec![format!("not true: {failed}")],
+                ..FaultText::default()
+            };
             Ok(Item::failed(fault, result))
         }
     }
@@ -131,7 +139,9 @@ fn set_fact(eval: &Evaluation<'_>, step: &Step) -> Result<Item, EvalError> {
         }
     };
     let mut set = Dict::new();
-    for (name, value) in entries.iter().filter(|(name, _)| &***name != "cacheable" && &***name != "_raw_params") {
+    for (name, value) in
+        entries.iter().filter(|(name, _)| &***name != "cacheable" && &***name != "_raw_params")
+    {
         let name = emit::to_text(&eval.value(&Value::template(name.clone()))?);
         let value = eval.value(value)?;
         if value.is_omit() {
@@ -171,7 +181,8 @@ pub(crate) fn add_files(
     let Some(src) = call.params.get(key).or_else(|| call.params.get("src")).map(emit::to_text) else {
         return Ok(());
     };
-    let src = if key == "_raw_params" { src.split_whitespace().next().unwrap_or_default().to_owned() } else { src };
+    let src =
+        if key == "_raw_params" { src.split_whitespace().next().unwrap_or_default().to_owned() } else { src };
     let usage = if &*step.module == "template" { FileUse::Template } else { FileUse::File };
     let found = match known.get(&(step.id, Arc::from(src.as_str()))) {
         Some(found) => found.clone(),
@@ -187,11 +198,14 @@ pub(crate) fn add_files(
         }
     };
     let base = |path: &str| {
-        Path::new(path).file_name().map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned())
+        Path::new(path)
+            .file_name()
+            .map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned())
     };
     match found {
         FoundFile::Text { path, text } => {
-            let rendered = render(eval, call, &path, &text).map_err(|error| Box::new(Item::of_error(&src, &error)))?;
+            let rendered =
+                render(eval, call, &path, &text).map_err(|error| Box::new(Item::of_error(&src, &error)))?;
             if let Some(reason) = rendered.as_unknown() {
                 let reason = format!("its template depends on something unknown: {reason}");
                 return Err(Box::new(Item::unknown(reason)));
@@ -223,19 +237,54 @@ pub(crate) fn add_files(
     Ok(())
 }
 
+/// Renders a template with the options that the task gives.
 fn render(eval: &Evaluation<'_>, call: &ModuleCall, path: &str, text: &str) -> Result<Value, EvalError> {
-    let params = call.params.as_dict().cloned().unwrap_or_default();
-    eval.file(path, text, &params)
+    let text_of = |name: &str| call.params.get(name).map(emit::to_text);
+    let mut options = expr::FileOptions::default();
+    for (name, to) in [
+        ("trim_blocks", &mut options.whitespace.trim_blocks),
+        ("lstrip_blocks", &mut options.whitespace.lstrip_blocks),
+    ] {
+        if let Some(yes) = call.params.get(name).and_then(|value| eval.boolean(value)) {
+            *to = yes;
+        }
+    }
+    let pair = |start: &str, end: &str| Some((text_of(start)?, text_of(end)?));
+    let mut marks = expr::TemplateMarks::default();
+    let mut other = false;
+    for (found, to) in [
+        (pair("variable_start_string", "variable_end_string"), &mut marks.variable),
+        (pair("block_start_string", "block_end_string"), &mut marks.block),
+        (pair("comment_start_string", "comment_end_string"), &mut marks.comment),
+    ] {
+        if let Some(found) = found {
+            *to = found;
+            other = true;
+        }
+    }
+    options.marks = other.then_some(marks);
+    let mut locals = Dict::new();
+    locals.insert(Arc::from("template_path"), Value::str(path));
+    locals.insert(Arc::from("template_fullpath"), Value::str(path));
+    if eval.variable("ansible_managed").is_none() {
+        locals.insert(Arc::from("ansible_managed"), Value::str("Ansible managed"));
+    }
+    eval.file(text, &options, &locals)
 }
 
 /// Fetches the bytes of a supplied file that the module needs after all.
-pub(crate) fn add_content(call: &mut ModuleCall, sha256: [u8; 32], runner: &dyn Runner) -> Result<(), Box<Item>> {
+pub(crate) fn add_content(
+    call: &mut ModuleCall,
+    sha256: [u8; 32],
+    runner: &dyn Runner,
+) -> Result<(), Box<Item>> {
     let read = |answer| match answer {
         Answer::Content(bytes) => Some(bytes),
         Answer::File(_) | Answer::Value(_) => None,
     };
-    let bytes = asked(runner, Question::Content { sha256 }, read)
-        .map_err(|message| Box::new(Item::failed(FaultText { message, ..FaultText::default() }, Dict::new())))?;
+    let bytes = asked(runner, Question::Content { sha256 }, read).map_err(|message| {
+        Box::new(Item::failed(FaultText { message, ..FaultText::default() }, Dict::new()))
+    })?;
     for file in call.files.iter_mut().filter(|file| file.sha256 == sha256) {
         file.bytes = Some(bytes.clone());
     }

@@ -77,7 +77,10 @@ impl Item {
     }
 
     pub fn failed(fault: FaultText, mut output: Dict) -> Item {
-        output.insert(Arc::from("changed"), output.get("changed").cloned().unwrap_or_else(|| Value::from(false)));
+        output.insert(
+            Arc::from("changed"),
+            output.get("changed").cloned().unwrap_or_else(|| Value::from(false)),
+        );
         output.insert(Arc::from("failed"), Value::from(true));
         output.entry(Arc::from("msg")).or_insert_with(|| Value::str(fault.message.clone()));
         let mut item = Item::new(Status::Failed, Value::from(output));
@@ -86,9 +89,9 @@ impl Item {
     }
 
     pub fn of_error(what: &str, error: &EvalError) -> Item {
-        let message = if what.is_empty() { error.message.clone() } else { format!("{what}: {}", error.message) };
-        let fault =
-            FaultText { message, lines: Vec::new(), hint: error.hint.clone(), place: error.origin };
+        let message =
+            if what.is_empty() { error.message.clone() } else { format!("{what}: {}", error.message) };
+        let fault = FaultText { message, lines: Vec::new(), hint: error.hint.clone(), place: error.origin };
         Item::failed(fault, Dict::new())
     }
 }

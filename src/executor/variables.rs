@@ -34,6 +34,23 @@ impl Variables {
     }
 }
 
+/// Variables that stand above those of a step.
+#[derive(Debug, Clone, Copy)]
+pub struct And<'a> {
+    seen: &'a Seen<'a>,
+    locals: &'a Dict,
+}
+
+impl Scope for And<'_> {
+    fn get(&self, name: &str) -> Option<Value> {
+        self.locals.get(name).cloned().or_else(|| self.seen.get(name))
+    }
+
+    fn host(&self, host: &str) -> Option<Arc<dyn Scope>> {
+        self.seen.host(host)
+    }
+}
+
 /// The variables of one step.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen<'a> {
@@ -43,6 +60,11 @@ pub struct Seen<'a> {
 }
 
 impl Seen<'_> {
+    /// Sees some variables more, above all others.
+    pub fn and<'b>(&'b self, locals: &'b Dict) -> And<'b> {
+        And { seen: self, locals }
+    }
+
     fn in_layers(&self, indexes: &[u32], name: &str) -> Option<Value> {
         let layers = indexes.iter().rev().filter_map(|index| self.variables.layers.get(*index as usize));
         layers.filter_map(|layer| layer.get(name)).next().cloned()

@@ -704,7 +704,9 @@ fn asked_for(what: &What) -> Option<Value> {
                 }
             }
         }
-        What::Host | What::IncludeVars | What::AddHost | What::GroupBy | What::Pause | What::Meta(_) => return None,
+        What::Host | What::IncludeVars | What::AddHost | What::GroupBy | What::Pause | What::Meta(_) => {
+            return None;
+        }
     }
     Some(Value::from(args))
 }

@@ -145,7 +145,9 @@ impl Batch<'_, '_> {
                         let value = ask.params.get(key)?;
                         value.as_number().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()))
                     };
-                    number("seconds").or_else(|| number("minutes").map(|minutes| minutes * 60.0)).unwrap_or(0.0)
+                    number("seconds")
+                        .or_else(|| number("minutes").map(|minutes| minutes * 60.0))
+                        .unwrap_or(0.0)
                 };
                 let longest = asked.iter().map(|(ask, _)| seconds(ask)).fold(0.0, f64::max);
                 if self.run.options.mode == crate::executor::wire::Mode::Apply {
@@ -181,7 +183,8 @@ impl Batch<'_, '_> {
             What::IncludeRole(include) => {
                 let stem = |key: &str| -> Arc<str> {
                     let name = text(key).unwrap_or_else(|| "main".to_owned());
-                    let name = name.strip_suffix(".yml").or_else(|| name.strip_suffix(".yaml")).unwrap_or(&name);
+                    let name =
+                        name.strip_suffix(".yml").or_else(|| name.strip_suffix(".yaml")).unwrap_or(&name);
                     Arc::from(name)
                 };
                 let asked = RoleAsked {
@@ -202,7 +205,9 @@ impl Batch<'_, '_> {
 
     fn add_host(&mut self, ask: &Asked) {
         let Some(params) = ask.params.as_dict() else { return };
-        let Some(name) = ["name", "hostname", "host"].iter().find_map(|key| params.get(*key)).map(emit::to_text) else {
+        let Some(name) =
+            ["name", "hostname", "host"].iter().find_map(|key| params.get(*key)).map(emit::to_text)
+        else {
             return;
         };
         let name: Arc<str> = Arc::from(name);
@@ -253,7 +258,11 @@ impl Batch<'_, '_> {
                     self.run.links.remove(name);
                 }
             }
-            Meta::EndPlay | Meta::EndBatch | Meta::ClearHostErrors | Meta::Noop | Meta::FlushHandlers { .. } => {}
+            Meta::EndPlay
+            | Meta::EndBatch
+            | Meta::ClearHostErrors
+            | Meta::Noop
+            | Meta::FlushHandlers { .. } => {}
         }
     }
 
@@ -278,10 +287,7 @@ fn failure(task: &Task, message: String) -> StepReport {
         answered: crate::executor::wire::Answered::Known,
         ignored: task.step.ignore_errors.as_ref().and_then(truthy) == Some(true),
         no_log: false,
-        details: Details {
-            fault: Some(FaultText { message, ..FaultText::default() }),
-            ..Details::default()
-        },
+        details: Details { fault: Some(FaultText { message, ..FaultText::default() }), ..Details::default() },
         items: Vec::new(),
         result: Some(Value::from(result)),
         register: task.step.register.clone(),

@@ -169,7 +169,9 @@ impl Here<'_> {
 pub fn read_vars(path: &Path) -> Result<Dict, String> {
     let mut files = InputFiles::default();
     let vars = files.variables(path, None);
-    if let Some(problem) = files.out.sorted().into_iter().find(|d| d.severity == crate::source::Severity::Error) {
+    if let Some(problem) =
+        files.out.sorted().into_iter().find(|d| d.severity == crate::source::Severity::Error)
+    {
         return Err(format!("{}: {}", path.display(), problem.message));
     }
     Ok(vars.into_iter().map(|(name, value)| (name, without_place(value))).collect())

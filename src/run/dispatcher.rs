@@ -18,7 +18,7 @@ use crate::run::Options;
 use crate::run::control::read_vars;
 use crate::run::event::{Event, Recap, Summary};
 use crate::run::files::{Files, candidates};
-use crate::run::hosts::{Host, Hosts, Secrets};
+use crate::run::hosts::{Hosts, Secrets};
 use crate::run::lookups::OnController;
 use crate::run::play::Batch;
 use crate::run::worker::{Command, Connect, Incoming, Link};
@@ -128,7 +128,9 @@ impl Dispatcher<'_> {
             let batches = self.batches(play, &hosts);
             for batch in batches {
                 let mut alive = batch.clone();
-                alive.retain(|name| self.hosts.get(name).is_some_and(|host| !host.failed && !host.unreachable));
+                alive.retain(|name| {
+                    self.hosts.get(name).is_some_and(|host| !host.failed && !host.unreachable)
+                });
                 if alive.is_empty() {
                     continue;
                 }
@@ -149,7 +151,7 @@ impl Dispatcher<'_> {
         if pattern.contains("{{") {
             let text = Value::template(pattern).with_origin(play.hosts.span);
             let search = Search { playbook: play.dir(), here: play.dir(), ..Search::default() };
-            let value = expr::resolve(&text, &self.deployment.extra_vars, &OnController { search });
+            let value = expr::template(&text, &self.deployment.extra_vars, &OnController { search });
             let value = value.map_err(|source| error(source.message))?;
             pattern = match value.as_list() {
                 Some(list) => list.iter().map(emit::to_text).collect::<Vec<_>>().join(","),
@@ -206,12 +208,14 @@ impl Dispatcher<'_> {
     pub async fn connect_all(&mut self, hosts: &[Arc<str>], play: Option<&Play>) -> Result<(), RunError> {
         let missing: Vec<Arc<str>> = hosts
             .iter()
-            .filter(|host| !self.links.contains_key(*host) && self.hosts.get(*host).is_none_or(|h| !h.unreachable))
+            .filter(|host| {
+                !self.links.contains_key(*host) && self.hosts.get(*host).is_none_or(|h| !h.unreachable)
+            })
             .cloned()
             .collect();
         let mut tries = Vec::new();
         for host in &missing {
-            self.hosts.entry(host.clone()).or_insert_with(Host::default);
+            self.hosts.entry(host.clone()).or_default();
             let vars = self.connection_vars(host, play);
             vars.values().for_each(|value| self.secrets.collect(value));
             tries.push((host.clone(), vars));
@@ -225,7 +229,8 @@ impl Dispatcher<'_> {
                 let (inbox, limit) = (inbox.clone(), limit.clone());
                 async move {
                     let _permit = limit.acquire().await;
-                    let text = |name: &str| vars.get(name).filter(|value| !value.is_none()).map(emit::to_text);
+                    let text =
+                        |name: &str| vars.get(name).filter(|value| !value.is_none()).map(emit::to_text);
                     let link = connect.connect(&host, &text, inbox).await;
                     (host, link)
                 }
@@ -251,7 +256,8 @@ impl Dispatcher<'_> {
     /// Takes the locks of all hosts at once, and gives all back when one is held.
     async fn lock(&mut self, hosts: &[Arc<str>]) -> Result<(), RunError> {
         let who = std::env::var("USER").unwrap_or_else(|_| "somebody".to_owned());
-        let machine = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let machine =
+            nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let holder = format!("keddah apply of {who} on {machine}, process {}", std::process::id());
         let mut waiting: BTreeSet<Arc<str>> = BTreeSet::new();
         for host in hosts {
@@ -327,8 +333,12 @@ impl Dispatcher<'_> {
             None => Known::default(),
         };
         let (layers, scope) = known.layers(&Vars::default());
-        let names: BTreeSet<Arc<str>> =
-            layers.iter().flat_map(|layer| layer.keys()).filter(|name| name.starts_with("ansible_")).cloned().collect();
+        let names: BTreeSet<Arc<str>> = layers
+            .iter()
+            .flat_map(|layer| layer.keys())
+            .filter(|name| name.starts_with("ansible_"))
+            .cloned()
+            .collect();
         let variables = Variables { subject: host.clone(), layers, ..Variables::default() };
         let locals = Dict::new();
         let seen = variables.seen(&scope, &locals);
@@ -337,7 +347,7 @@ impl Dispatcher<'_> {
         let mut found = Dict::new();
         for name in names {
             let value = crate::expr::Scope::get(&seen, &name);
-            if let Some(Ok(value)) = value.map(|value| expr::resolve(&value, &seen, &lookups)) {
+            if let Some(Ok(value)) = value.map(|value| expr::template(&value, &seen, &lookups)) {
                 found.insert(name, value);
             }
         }
@@ -409,7 +419,9 @@ impl Dispatcher<'_> {
 impl Added {
     /// Adds the groups to the magic names of a host.
     fn put_into(&self, names: &mut Dict, host: &Arc<str>) {
-        let texts = |hosts: &[Arc<str>]| -> Vec<Value> { hosts.iter().map(|host| Value::str(host.clone())).collect() };
+        let texts = |hosts: &[Arc<str>]| -> Vec<Value> {
+            hosts.iter().map(|host| Value::str(host.clone())).collect()
+        };
         let mut groups = names.get("groups").and_then(Value::as_dict).cloned().unwrap_or_default();
         let mut own = names.get("group_names").and_then(Value::as_list).unwrap_or_default().to_vec();
         for (group, hosts) in &self.groups {
@@ -446,5 +458,5 @@ pub(crate) fn evaluate(
         ..Variables::default()
     };
     let locals = Dict::new();
-    expr::resolve(value, &variables.seen(&scope, &locals), &OnController { search })
+    expr::template(value, &variables.seen(&scope, &locals), &OnController { search })
 }

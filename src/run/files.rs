@@ -8,8 +8,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::executor::wire::{FileUse, FolderFile, FoundFile};
-use crate::input::Deployment;
-use crate::input::deployment::FileKind;
+use crate::input::deployment::{FileKind, file_candidates};
 use crate::plan::program::Search;
 use crate::run::worker::Connect;
 
@@ -31,7 +30,7 @@ pub fn candidates(kind: FileKind, name: &str, search: &Search) -> Vec<PathBuf> {
     let roles = search.roles.iter().rev().map(|role| Some(role.as_path()));
     for role in roles.chain([None]) {
         let here = Some(search.here.as_path());
-        for path in Deployment::file_candidates(kind, name, role, here, &search.playbook) {
+        for path in file_candidates(kind, name, role, here, &search.playbook) {
             if !all.contains(&path) {
                 all.push(path);
             }
@@ -59,7 +58,10 @@ impl Files {
         let candidates = candidates(kind, name, search);
         let Some(path) = candidates.iter().find(|path| path.exists()) else {
             let sought: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
-            return Err(format!("`{name}` was not found on the controller; looked for {}", sought.join(", ")));
+            return Err(format!(
+                "`{name}` was not found on the controller; looked for {}",
+                sought.join(", ")
+            ));
         };
         let key = (usage, path.clone());
         if let Some(found) = self.found.get(&key) {
@@ -101,7 +103,8 @@ fn read(usage: FileUse, path: &Path, connect: &dyn Connect) -> Result<FoundFile,
     let mut files = Vec::new();
     let mut open = vec![path.to_path_buf()];
     while let Some(folder) = open.pop() {
-        let entries = std::fs::read_dir(&folder).map_err(|error| format!("cannot list {}: {error}", folder.display()))?;
+        let entries = std::fs::read_dir(&folder)
+            .map_err(|error| format!("cannot list {}: {error}", folder.display()))?;
         let mut entries: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         entries.sort();
         for entry in entries {
@@ -115,7 +118,9 @@ fn read(usage: FileUse, path: &Path, connect: &dyn Connect) -> Result<FoundFile,
                 files.push(FolderFile { name, sha256, size, mode });
             }
             if files.len() > FOLDER_FILES_MAX {
-                return Err(format!("{shown} holds more than {FOLDER_FILES_MAX} files; pack them and use `unarchive`"));
+                return Err(format!(
+                    "{shown} holds more than {FOLDER_FILES_MAX} files; pack them and use `unarchive`"
+                ));
             }
         }
     }

@@ -66,7 +66,9 @@ impl Secrets {
     pub fn collect(&mut self, value: &Value) {
         match &value.data {
             Data::Str(text) if value.marks.secret => {
-                for line in text.lines().map(str::trim).filter(|line| line.chars().count() >= SECRET_CHARS_MIN) {
+                for line in
+                    text.lines().map(str::trim).filter(|line| line.chars().count() >= SECRET_CHARS_MIN)
+                {
                     if !line.contains("{{") {
                         self.0.insert(line.to_owned());
                     }

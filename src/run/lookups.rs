@@ -41,9 +41,9 @@ impl OnController {
             "file" | "unvault" => texts().map(|name| self.file(&name, options)).collect(),
             "fileglob" => Ok(texts().flat_map(|pattern| self.glob(&pattern)).collect()),
             "first_found" => self.first_found(terms, options),
-            "lines" | "pipe" | "url" | "password" | "template" => Err(EvalError::value(format!(
-                "the lookup `{name}` is not among those that this version has"
-            ))),
+            "lines" | "pipe" | "url" | "password" | "template" => {
+                Err(EvalError::value(format!("the lookup `{name}` is not among those that this version has")))
+            }
             other => Err(no_such_lookup(other)),
         }
     }
@@ -54,7 +54,8 @@ impl OnController {
 
     fn file(&self, name: &str, options: &Dict) -> Result<Value, EvalError> {
         let path = self.find(FileKind::File, name);
-        let path = path.ok_or_else(|| EvalError::value(format!("the file `{name}` was not found on the controller")))?;
+        let path = path
+            .ok_or_else(|| EvalError::value(format!("the file `{name}` was not found on the controller")))?;
         let text = std::fs::read_to_string(&path)
             .map_err(|error| EvalError::value(format!("cannot read {}: {error}", path.display())))?;
         let text = if flag(options, "rstrip", true) { text.trim_end() } else { &text };
@@ -76,7 +77,8 @@ impl OnController {
                     crate::input::inventory::pattern::glob(name.as_bytes(), file.as_encoded_bytes())
                 })
         };
-        let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| matches(path)).collect();
+        let mut found: Vec<PathBuf> =
+            entries.flatten().map(|entry| entry.path()).filter(|path| matches(path)).collect();
         found.sort();
         found.into_iter().map(|path| Value::str(path.to_string_lossy().into_owned())).collect()
     }
@@ -137,7 +139,13 @@ fn one_file(term: &Value) -> Dict {
 }
 
 impl Lookups for OnController {
-    fn lookup(&self, name: &str, args: &[Value], kwargs: &Dict, _: &dyn Scope) -> Result<Vec<Value>, EvalError> {
+    fn lookup(
+        &self,
+        name: &str,
+        args: &[Value],
+        kwargs: &Dict,
+        _: &dyn Scope,
+    ) -> Result<Vec<Value>, EvalError> {
         self.answer(name, args, kwargs)
     }
 

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::executor::wire::{
-    Advance, Answer, Answered, FromHost, KnownFile, Mode, Question, Segment, SegmentId, Status, StepId, StepReport, Stop,
-    ToHost,
+    Advance, Answer, Answered, FromHost, KnownFile, Mode, Question, Segment, SegmentId, Status, StepId,
+    StepReport, Stop, ToHost,
 };
 use crate::expr::{Data, Dict, Scope, Value, emit};
 use crate::input::playbook::Play;
@@ -66,9 +66,10 @@ impl<'a> Batch<'_, 'a> {
         batch.begin(all)?;
         batch.engine().await?;
         batch.run.next_step = batch.compiler.next_id();
-        let any_left = batch.names.iter().any(|name| {
-            batch.run.hosts.get(name).is_some_and(|host| !host.failed && !host.unreachable)
-        });
+        let any_left = batch
+            .names
+            .iter()
+            .any(|name| batch.run.hosts.get(name).is_some_and(|host| !host.failed && !host.unreachable));
         Ok(batch.goes_on && any_left)
     }
 
@@ -102,7 +103,8 @@ impl<'a> Batch<'_, 'a> {
 
     fn magic(&self, all: &[Arc<str>]) -> Dict {
         let options = self.run.options;
-        let texts = |names: &[Arc<str>]| Value::from(names.iter().map(|n| Value::str(n.clone())).collect::<Vec<_>>());
+        let texts =
+            |names: &[Arc<str>]| Value::from(names.iter().map(|n| Value::str(n.clone())).collect::<Vec<_>>());
         let words = |set: &BTreeSet<String>, otherwise: &[&str]| {
             let words: Vec<Value> = if set.is_empty() {
                 otherwise.iter().map(|word| Value::str(*word)).collect()
@@ -128,8 +130,12 @@ impl<'a> Batch<'_, 'a> {
         if let Some(limit) = &options.limit_text {
             put("ansible_limit", Value::str(limit.as_str()));
         }
-        let version = [("full", Value::str("2.19.14")), ("major", Value::from(2)), ("minor", Value::from(19))];
-        put("ansible_version", Value::from(version.into_iter().map(|(k, v)| (Arc::from(k), v)).collect::<Dict>()));
+        let version =
+            [("full", Value::str("2.19.14")), ("major", Value::from(2)), ("minor", Value::from(19))];
+        put(
+            "ansible_version",
+            Value::from(version.into_iter().map(|(k, v)| (Arc::from(k), v)).collect::<Dict>()),
+        );
         magic
     }
 
@@ -193,8 +199,11 @@ impl<'a> Batch<'_, 'a> {
     }
 
     fn stuck(&self) -> RunError {
-        let at = self.frontier().and_then(|at| self.order.get(at)).map(|task| task.title()).unwrap_or_default();
-        RunError::Play { why: format!("the run stands still at \"{at}\" without anything under way; please report it") }
+        let at =
+            self.frontier().and_then(|at| self.order.get(at)).map(|task| task.title()).unwrap_or_default();
+        RunError::Play {
+            why: format!("the run stands still at \"{at}\" without anything under way; please report it"),
+        }
     }
 
     fn is_done(&self) -> bool {
@@ -219,8 +228,7 @@ impl<'a> Batch<'_, 'a> {
     /// Moves idle hosts past tasks that are not theirs, and out of blocks that end with a failure.
     fn settle(&mut self) {
         for name in self.names.clone() {
-            loop {
-                let Some(standing) = self.standing.get(&name) else { break };
+            while let Some(standing) = self.standing.get(&name) {
                 if standing.ended || standing.busy {
                     break;
                 }
@@ -330,7 +338,10 @@ impl<'a> Batch<'_, 'a> {
         let mut flushes = Vec::new();
         let Some(standing) = self.standing.get(name) else { return (tasks, flushes) };
         for task in self.order.iter().skip(at) {
-            let leaves = standing.unwinding.last().is_some_and(|(block, _)| !task.path.contains(&(*block, Part::Always)));
+            let leaves = standing
+                .unwinding
+                .last()
+                .is_some_and(|(block, _)| !task.path.contains(&(*block, Part::Always)));
             if leaves {
                 break;
             }
@@ -353,7 +364,13 @@ impl<'a> Batch<'_, 'a> {
     }
 
     /// Makes the segment of some tasks for a subject.
-    pub fn segment(&mut self, subject: &Arc<str>, tasks: &[Arc<Task>], flushes: Vec<u32>, verbose: bool) -> Segment {
+    pub fn segment(
+        &mut self,
+        subject: &Arc<str>,
+        tasks: &[Arc<Task>],
+        flushes: Vec<u32>,
+        verbose: bool,
+    ) -> Segment {
         let id = self.run.next_segment;
         self.run.next_segment += 1;
         let known = self.known_of(subject);
@@ -396,7 +413,8 @@ impl<'a> Batch<'_, 'a> {
             if let Some(old) = standing.open.take() {
                 self.run.send(&old.place, ToHost::Close(old.id));
             }
-            standing.open = Some(OpenSegment { id: segment.id, place: place.clone(), steps, waits_at: None, to });
+            standing.open =
+                Some(OpenSegment { id: segment.id, place: place.clone(), steps, waits_at: None, to });
             standing.busy = true;
         }
         self.run.send(place, ToHost::Open(Box::new(segment), advance));
@@ -412,7 +430,10 @@ impl<'a> Batch<'_, 'a> {
                 Named::Plain(name) => vec![name.to_owned()],
                 Named::Template(src) => {
                     let value = evaluate(known, host, &task.vars, task.search.clone(), src);
-                    match value.ok().filter(|value| value.find_unknown().is_none() && task.step.looping.is_none()) {
+                    match value
+                        .ok()
+                        .filter(|value| value.find_unknown().is_none() && task.step.looping.is_none())
+                    {
                         Some(value) => vec![emit::to_text(&value)],
                         None => {
                             blind |= usage == crate::executor::wire::FileUse::Template;
@@ -457,7 +478,7 @@ impl<'a> Batch<'_, 'a> {
             let mut vars = Dict::new();
             for name in names {
                 let Some(value) = seen.get(name) else { continue };
-                if let Ok(value) = crate::expr::resolve(&value, &seen, &lookups) {
+                if let Ok(value) = crate::expr::template(&value, &seen, &lookups) {
                     vars.insert(name.clone(), value);
                 }
             }
@@ -491,7 +512,7 @@ impl<'a> Batch<'_, 'a> {
                 self.run.send(place, ToHost::Answer { ask, answer });
                 Ok(())
             }
-            Ok(FromHost::Lock(_)) => Ok(()),
+            Ok(FromHost::Lock(_) | FromHost::Reply(_)) => Ok(()),
             Ok(FromHost::Broken(why)) | Err(why) => {
                 self.place_lost(place, &why);
                 Ok(())
@@ -520,7 +541,11 @@ impl<'a> Batch<'_, 'a> {
 
     /// Ends the hosts whose work was under way at a place that is gone.
     fn place_lost(&mut self, place: &Arc<str>, why: &str) {
-        let running = self.standing.get(place).and_then(|standing| self.order.get(standing.at)).map(|task| task.title());
+        let running = self
+            .standing
+            .get(place)
+            .and_then(|standing| self.order.get(standing.at))
+            .map(|task| task.title());
         let message = match running {
             Some(task) => format!("{why}; it was at \"{task}\""),
             None => why.to_owned(),
@@ -528,7 +553,8 @@ impl<'a> Batch<'_, 'a> {
         self.run.lost(place, message);
         for name in self.names.clone() {
             let Some(standing) = self.standing.get_mut(&name) else { continue };
-            let worked_there = standing.busy && standing.open.as_ref().is_some_and(|open| open.place == *place);
+            let worked_there =
+                standing.busy && standing.open.as_ref().is_some_and(|open| open.place == *place);
             let followed = standing.follows.as_ref() == Some(place);
             if name == *place || worked_there {
                 standing.busy = false;
@@ -544,7 +570,12 @@ impl<'a> Batch<'_, 'a> {
     }
 
     /// Takes in what a host reports of a step.
-    pub fn reported(&mut self, host: &Arc<str>, place: &Arc<str>, mut report: StepReport) -> Result<(), RunError> {
+    pub fn reported(
+        &mut self,
+        host: &Arc<str>,
+        place: &Arc<str>,
+        mut report: StepReport,
+    ) -> Result<(), RunError> {
         let Some(at) = self.positions.get(&report.step).copied() else { return Ok(()) };
         let Some(task) = self.order.get(at).cloned() else { return Ok(()) };
         let failed = report.status == Status::Failed && !report.ignored;
@@ -576,7 +607,8 @@ impl<'a> Batch<'_, 'a> {
         }
         self.hide(&mut report);
         let template = report.details.fault.as_ref().and_then(|fault| fault.place);
-        let template = template.and_then(|span| self.run.deployment.sources.location(span)).map(|at| at.to_string());
+        let template =
+            template.and_then(|span| self.run.deployment.sources.location(span)).map(|at| at.to_string());
         let done = StepDone {
             host: host.clone(),
             place: (place != host).then(|| place.clone()),
@@ -594,7 +626,8 @@ impl<'a> Batch<'_, 'a> {
     }
 
     fn followers(&self, host: &Arc<str>) -> Vec<Arc<str>> {
-        let follows = |name: &&Arc<str>| self.standing.get(*name).is_some_and(|s| s.follows.as_ref() == Some(host));
+        let follows =
+            |name: &&Arc<str>| self.standing.get(*name).is_some_and(|s| s.follows.as_ref() == Some(host));
         self.names.iter().filter(follows).cloned().collect()
     }
 
@@ -621,7 +654,8 @@ impl<'a> Batch<'_, 'a> {
                 Answered::Known => {}
             }
         }
-        let changes = report.details.changes.iter().chain(report.items.iter().flat_map(|item| &item.details.changes));
+        let changes =
+            report.details.changes.iter().chain(report.items.iter().flat_map(|item| &item.details.changes));
         let worst = changes.map(|change| change.risk).max();
         self.run.summary.risk = self.run.summary.risk.max(worst);
         let Some(state) = self.run.hosts.get_mut(host) else { return };
@@ -654,7 +688,9 @@ impl<'a> Batch<'_, 'a> {
             details.changes.iter_mut().for_each(|change| secrets.hide(&mut change.text));
             details.message.iter_mut().for_each(|message| secrets.hide(message));
             if let Some(diff) = &mut details.diff {
-                [&mut diff.header, &mut diff.before, &mut diff.after].into_iter().for_each(|text| secrets.hide(text));
+                [&mut diff.header, &mut diff.before, &mut diff.after]
+                    .into_iter()
+                    .for_each(|text| secrets.hide(text));
             }
             if let Some(fault) = &mut details.fault {
                 secrets.hide(&mut fault.message);
@@ -670,7 +706,8 @@ impl<'a> Batch<'_, 'a> {
     }
 
     fn is_rescued(&self, host: &Arc<str>, task: &Task) -> bool {
-        let unwinding = self.standing.get(host).map(|standing| standing.unwinding.as_slice()).unwrap_or_default();
+        let unwinding =
+            self.standing.get(host).map(|standing| standing.unwinding.as_slice()).unwrap_or_default();
         let has = |(block, part): &(u32, Part)| {
             *part == Part::Body && self.compiler.blocks.get(block).is_some_and(|parts| parts.rescue)
         };
@@ -680,7 +717,9 @@ impl<'a> Batch<'_, 'a> {
     /// Finds where a failed host goes on.
     fn failed(&mut self, name: &Arc<str>, at: usize, task: &Arc<Task>, report: &StepReport) {
         if let Some(state) = self.run.hosts.get_mut(name) {
-            let task_name = Value::from(std::iter::once((Arc::from("name"), Value::str(report.name.as_str()))).collect::<Dict>());
+            let task_name = Value::from(
+                std::iter::once((Arc::from("name"), Value::str(report.name.as_str()))).collect::<Dict>(),
+            );
             state.registers.insert(Arc::from("ansible_failed_task"), task_name);
             if let Some(result) = &report.result {
                 state.registers.insert(Arc::from("ansible_failed_result"), result.clone());
@@ -699,7 +738,12 @@ impl<'a> Batch<'_, 'a> {
         for (depth, (block, part)) in path.iter().enumerate().rev() {
             let parts = self.compiler.blocks.get(block).copied().unwrap_or_default();
             let first = |wanted: Part| {
-                let found = self.order.iter().enumerate().skip(at + 1).find(|(_, t)| t.path.contains(&(*block, wanted)));
+                let found = self
+                    .order
+                    .iter()
+                    .enumerate()
+                    .skip(at + 1)
+                    .find(|(_, t)| t.path.contains(&(*block, wanted)));
                 found.map(|(index, _)| index)
             };
             let after_body = || {
@@ -781,11 +825,14 @@ impl<'a> Batch<'_, 'a> {
     /// Runs the first handlers that are waiting at the flush at `at`; the rest follow by a flush behind them.
     fn flush(&mut self, at: usize, from: usize) -> Result<(), RunError> {
         let here: Vec<Arc<str>> = self.group(at);
-        let waiting = |name: &Arc<str>| self.standing.get(name).and_then(|s| s.notified.range(from..).next().copied());
+        let waiting =
+            |name: &Arc<str>| self.standing.get(name).and_then(|s| s.notified.range(from..).next().copied());
         let Some(first) = here.iter().filter_map(waiting).min() else { return Ok(()) };
         let hosts: BTreeSet<Arc<str>> = here
             .iter()
-            .filter(|name| self.standing.get(*name).is_some_and(|standing| standing.notified.contains(&first)))
+            .filter(|name| {
+                self.standing.get(*name).is_some_and(|standing| standing.notified.contains(&first))
+            })
             .cloned()
             .collect();
         for name in &hosts {

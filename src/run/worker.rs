@@ -59,7 +59,8 @@ impl Connect for Network {
         inbox: mpsc::UnboundedSender<Incoming>,
     ) -> Pin<Box<dyn Future<Output = Result<Link, String>> + Send + 'a>> {
         Box::pin(async move {
-            let target = Target::from_vars(host, vars, &self.defaults).map_err(|error| crate::sys::chain(&error))?;
+            let target =
+                Target::from_vars(host, vars, &self.defaults).map_err(|error| crate::sys::chain(&error))?;
             let client = self.connector.connect::<ToHost, FromHost>(&target).await;
             let client = client.map_err(|error| crate::sys::chain(&error))?;
             let (link, commands) = mpsc::unbounded_channel();
