@@ -66,7 +66,8 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
         Event::Warning { message } => eprintln!("warning: {message}"),
         Event::PlayStarted { .. } | Event::StepStarted { .. } | Event::Interrupted | Event::Ended(_) => {}
     };
-    let summary = crate::cli::runtime()?.block_on(run::run(&deployment, &options, &network, &mut listener))?;
+    let summary =
+        crate::cli::runtime()?.block_on(run::run(&deployment, &options, &network, &mut listener))?;
     println!("{:#}", serde_json::to_value(&found)?);
     Ok(converge::exit_of_apply(&summary))
 }

@@ -26,7 +26,8 @@ impl Human {
             Event::Unreachable { host, message } => format!("{host}: unreachable: {message}\n"),
             Event::Warning { message } => format!("warning: {message}\n"),
             Event::Interrupted => {
-                "interrupted: changes in flight are finished, nothing more is started (once more ends them)\n".to_owned()
+                "interrupted: changes in flight are finished, nothing more is started (once more ends them)\n"
+                    .to_owned()
             }
         }
     }
@@ -72,7 +73,8 @@ impl Human {
                 let said: Vec<&str> =
                     report.items.iter().filter_map(|item| item.details.message.as_deref()).collect();
                 if &*done.module == "debug" {
-                    said.iter().for_each(|message| out.push_str(&format!("{title}: {}\n", indented(message))));
+                    said.iter()
+                        .for_each(|message| out.push_str(&format!("{title}: {}\n", indented(message))));
                 }
                 if self.verbose && message.is_none() && said.is_empty() {
                     out.push_str(&format!("{title} ok\n"));

@@ -16,17 +16,19 @@ const REDRAW: Duration = Duration::from_millis(120);
 pub struct Progress {
     all: MultiProgress,
     lines: BTreeMap<Arc<str>, ProgressBar>,
-    style: ProgressStyle,
+}
+
+fn style() -> ProgressStyle {
+    let style = ProgressStyle::with_template("{prefix}  {elapsed:>4}  {wide_msg}");
+    style.unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
 impl Progress {
     /// Begins on standard error, which must be a terminal.
     pub fn new() -> Progress {
-        let style = ProgressStyle::with_template("{prefix}  {elapsed:>4}  {wide_msg}");
         Progress {
             all: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()),
             lines: BTreeMap::new(),
-            style: style.unwrap_or_else(|_| ProgressStyle::default_spinner()),
         }
     }
 
@@ -40,7 +42,7 @@ impl Progress {
         match event {
             Event::StepStarted { host, name } => {
                 let line = self.lines.entry(host.clone()).or_insert_with(|| {
-                    let line = self.all.add(ProgressBar::new_spinner().with_style(self.style.clone()));
+                    let line = self.all.add(ProgressBar::new_spinner().with_style(style()));
                     line.set_prefix(host.to_string());
                     line.enable_steady_tick(REDRAW);
                     line
