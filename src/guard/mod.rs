@@ -6,7 +6,19 @@
 //! Invariant: the guard decides nothing and waits for nobody. It knows neither etcd nor the network nor a runtime;
 //! `client` is the agent's side and the only file here that may use tokio.
 
+mod agents;
 pub mod client;
+mod gate;
+mod group;
+mod instance;
+mod log;
+mod notify;
 mod packet;
 pub mod place;
+mod protect;
 pub mod protocol;
+pub mod serve;
+mod server;
+mod sight;
+mod stages;
+mod watchdog;

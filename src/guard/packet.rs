@@ -5,7 +5,13 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, socket};
+use nix::sys::socket::{
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, connect, listen, recv,
+    send, socket,
+};
+
+/// Asks that wait to be accepted; there is one agent and now and then a person.
+const BACKLOG: i32 = 8;
 
 /// Connects to a guard; the descriptor does not block.
 pub(super) fn dial(path: &Path) -> io::Result<OwnedFd> {
@@ -14,9 +20,37 @@ pub(super) fn dial(path: &Path) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Makes the guard's listening socket, in place of one that a dead guard left. The caller holds the lock.
+pub(super) fn serve(path: &Path) -> io::Result<OwnedFd> {
+    let fd = open()?;
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    listen(&fd, Backlog::new(BACKLOG)?)?;
+    Ok(fd)
+}
+
 fn open() -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     Ok(socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?)
+}
+
+/// Takes the next caller, if there is one.
+pub(super) fn take(listener: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK) {
+        Ok(fd) => Ok(Some(adopt(fd))),
+        Err(Errno::EAGAIN | Errno::ECONNABORTED | Errno::EINTR) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[expect(unsafe_code, reason = "accept4 answers a bare number")]
+fn adopt(fd: i32) -> OwnedFd {
+    use std::os::fd::FromRawFd;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
 /// Reads one packet; None where none is there yet.

@@ -324,6 +324,12 @@ impl fmt::Display for StopMode {
     }
 }
 
+/// The head of any ask, read where the verb is not known.
+#[derive(Debug, Deserialize)]
+pub(super) struct AskHead {
+    pub(super) id: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,109 @@
+//! `keddah guard`: the process between an agent and its Postgres.
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+
+use nix::unistd::{ForkResult, fork, pipe, setsid};
+
+use crate::cli::exit::Exit;
+use crate::guard::place::Place;
+use crate::guard::protocol::{WatchdogDriver, WatchdogMode, WatchdogSettings};
+use crate::guard::serve::{Options, serve};
+
+/// Guard one data directory: start, promote and stop its Postgres for the agent, and let nothing writable outlive the lease.
+///
+/// The agent starts it; under systemd it is a unit of its own. Example:
+///
+///   keddah guard --data-dir /var/lib/postgresql/17/main --bin-dir /usr/lib/postgresql/17/bin
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The data directory; it need not exist yet
+    #[arg(long, value_name = "DIR")]
+    data_dir: PathBuf,
+
+    /// The folder of Postgres's programs
+    #[arg(long, value_name = "DIR")]
+    bin_dir: PathBuf,
+
+    /// The server's program in that folder
+    #[arg(long, value_name = "NAME", default_value = "postgres")]
+    bin_name: String,
+
+    /// Listen here instead of in $RUNTIME_DIRECTORY, /run/keddah or --socket-dir; the lock lies beside it
+    #[arg(long, value_name = "FILE")]
+    socket: Option<PathBuf>,
+
+    /// The folder of Postgres's sockets, used where neither $RUNTIME_DIRECTORY nor /run/keddah can be
+    #[arg(long, value_name = "DIR", default_value = "/tmp")]
+    socket_dir: PathBuf,
+
+    /// Use a watchdog device until the agent says otherwise: off, automatic, required
+    #[arg(long, value_name = "MODE", value_parser = watchdog_mode, default_value = "off")]
+    watchdog: WatchdogMode,
+
+    /// The watchdog device
+    #[arg(long, value_name = "FILE", default_value = "/dev/watchdog")]
+    watchdog_device: String,
+
+    /// Seconds after which an unfed watchdog resets the host
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    watchdog_timeout: u32,
+
+    /// Go on in the background once it listens
+    #[arg(long)]
+    detach: bool,
+}
+
+fn watchdog_mode(text: &str) -> Result<WatchdogMode, String> {
+    match text {
+        "off" => Ok(WatchdogMode::Off),
+        "automatic" => Ok(WatchdogMode::Automatic),
+        "required" => Ok(WatchdogMode::Required),
+        _ => Err("expected off, automatic or required".to_owned()),
+    }
+}
+
+pub fn run(args: Args) -> anyhow::Result<Exit> {
+    let place = match &args.socket {
+        Some(socket) => Place::at(socket),
+        None => Place::of(&args.data_dir, &args.socket_dir),
+    };
+    let watchdog = (args.watchdog != WatchdogMode::Off).then(|| WatchdogSettings {
+        mode: args.watchdog,
+        device: args.watchdog_device.clone(),
+        driver: WatchdogDriver::Default,
+        timeout_s: args.watchdog_timeout,
+        timeout_s_max: args.watchdog_timeout,
+    });
+    let server = args.bin_dir.join(&args.bin_name);
+    let options = Options { data_dir: args.data_dir, server, place, watchdog };
+    if args.detach {
+        return detached(&options);
+    }
+    serve(&options, || ())?;
+    Ok(Exit::Ok)
+}
+
+/// Leaves the caller's session and returns to it once the guard listens, or has said why it does not.
+#[expect(unsafe_code, reason = "a process without threads goes on in its child")]
+fn detached(options: &Options) -> anyhow::Result<Exit> {
+    let (ready, told) = pipe()?;
+    // SAFETY: commands are plain functions: this process has one thread.
+    match unsafe { fork() }? {
+        ForkResult::Parent { .. } => {
+            drop(told);
+            let mut answer = Vec::new();
+            std::fs::File::from(ready).read_to_end(&mut answer)?;
+            // Why it failed is on standard error, which both share.
+            Ok(if answer == b"1" { Exit::Ok } else { Exit::Input })
+        }
+        ForkResult::Child => {
+            drop(ready);
+            setsid()?;
+            serve(options, move || {
+                let _gone = std::fs::File::from(told).write_all(b"1");
+            })?;
+            Ok(Exit::Ok)
+        }
+    }
+}
