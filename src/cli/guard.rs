@@ -1,11 +1,9 @@
 //! `keddah guard`: the process between an agent and its Postgres.
 
-use std::io::{Read, Write};
 use std::path::PathBuf;
 
-use nix::unistd::{ForkResult, fork, pipe, setsid};
-
 use crate::cli::exit::Exit;
+use crate::guard::detach::{Side, split};
 use crate::guard::place::Place;
 use crate::guard::protocol::{WatchdogDriver, WatchdogMode, WatchdogSettings};
 use crate::guard::serve::{Options, serve};
@@ -52,6 +50,10 @@ pub struct Args {
     /// Go on in the background once it listens
     #[arg(long)]
     detach: bool,
+
+    /// Where the background side writes its lines
+    #[arg(long, value_name = "FILE", requires = "detach")]
+    log: Option<PathBuf>,
 }
 
 fn watchdog_mode(text: &str) -> Result<WatchdogMode, String> {
@@ -77,32 +79,18 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     });
     let server = args.bin_dir.join(&args.bin_name);
     let options = Options { data_dir: args.data_dir, server, place, watchdog };
-    if args.detach {
-        return detached(&options);
+    if !args.detach {
+        serve(&options, || ())?;
+        return Ok(Exit::Ok);
     }
-    serve(&options, || ())?;
-    Ok(Exit::Ok)
-}
-
-/// Leaves the caller's session and returns to it once the guard listens, or has said why it does not.
-#[expect(unsafe_code, reason = "a process without threads goes on in its child")]
-fn detached(options: &Options) -> anyhow::Result<Exit> {
-    let (ready, told) = pipe()?;
-    // SAFETY: commands are plain functions: this process has one thread.
-    match unsafe { fork() }? {
-        ForkResult::Parent { .. } => {
-            drop(told);
-            let mut answer = Vec::new();
-            std::fs::File::from(ready).read_to_end(&mut answer)?;
-            // Why it failed is on standard error, which both share.
-            Ok(if answer == b"1" { Exit::Ok } else { Exit::Input })
-        }
-        ForkResult::Child => {
-            drop(ready);
-            setsid()?;
-            serve(options, move || {
-                let _gone = std::fs::File::from(told).write_all(b"1");
-            })?;
+    match split(args.log.as_deref())? {
+        Side::Caller(true) => Ok(Exit::Ok),
+        Side::Caller(false) => anyhow::bail!(
+            "the guard did not come up; its reason is in {}",
+            args.log.map_or("no log: name one with --log".to_owned(), |log| log.display().to_string())
+        ),
+        Side::Background(ready) => {
+            serve(&options, || ready.tell())?;
             Ok(Exit::Ok)
         }
     }

@@ -10,6 +10,7 @@ pub mod executor;
 pub mod exit;
 pub mod facts;
 pub mod flags;
+pub mod guard;
 pub mod input;
 pub mod inventory;
 pub mod plan;
@@ -47,6 +48,8 @@ enum Command {
     Resolve(resolve::Args),
     Version(version::Args),
     #[command(hide = true)]
+    Guard(guard::Args),
+    #[command(hide = true)]
     Executor(executor::Args),
 }
 
@@ -64,6 +67,7 @@ pub fn run() -> Exit {
         Command::Lab(args) => lab::run(args),
         Command::Resolve(args) => resolve::run(&args),
         Command::Version(args) => version::run(args),
+        Command::Guard(args) => guard::run(args),
         Command::Executor(args) => executor::run(args),
     };
     done.unwrap_or_else(|error| {

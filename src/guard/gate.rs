@@ -108,7 +108,9 @@ impl Arm {
     /// Returns the state after the promise is taken back: the stages begin at this moment, or go on where they are.
     pub(super) fn disarmed(&self, now: Tick) -> Arm {
         match *self {
-            Arm::Released => Arm::Shut { deadline: now + Margins::SHORTEST.fast(), margins: Margins::SHORTEST },
+            Arm::Released => {
+                Arm::Shut { deadline: now + Margins::SHORTEST.fast(), margins: Margins::SHORTEST }
+            }
             Arm::Shut { deadline, margins } | Arm::Armed { deadline, margins, .. } => {
                 Arm::Shut { deadline: deadline.min(now + margins.fast()), margins }
             }
@@ -225,7 +227,11 @@ mod tests {
                 _ => Verdict::Stop(StopMode::Kill),
             };
             assert_eq!(ARMED.verdict(Posture::Writable, Tick(now)), expected, "at {now}");
-            assert_eq!(ARMED.verdict(Posture::ReadOnly, Tick(now)), Verdict::Rest, "a replica is never stopped");
+            assert_eq!(
+                ARMED.verdict(Posture::ReadOnly, Tick(now)),
+                Verdict::Rest,
+                "a replica is never stopped"
+            );
             assert_eq!(ARMED.verdict(Posture::Nobody, Tick(now)), Verdict::Rest);
             assert_eq!(ARMED.admits(Tick(now)).is_ok(), now < 8_800, "at {now}");
         }
@@ -236,7 +242,8 @@ mod tests {
         let arms = [Arm::NEW, ARMED, Arm::Shut { deadline: Tick(10_000), margins: M }, Arm::Released];
         for arm in arms {
             for now in (0..20_000).step_by(100).map(Tick) {
-                let open = matches!(arm, Arm::Released) || arm.deadline().is_some_and(|deadline| now < deadline);
+                let open =
+                    matches!(arm, Arm::Released) || arm.deadline().is_some_and(|deadline| now < deadline);
                 let stopping = arm.verdict(Posture::Writable, now) != Verdict::Rest;
                 assert!(open || stopping, "{arm:?} at {now} lets a writable server be");
                 assert!(!(stopping && arm.admits(now).is_ok()), "{arm:?} at {now} opens while it stops");
@@ -292,7 +299,11 @@ mod tests {
         let past = Arm::NEW.armed(Tick(2_000), M, 7, Tick(1_000), Tick(2_000));
         assert_eq!(past, Err(Refusal::TooLate { deadline: Tick(2_000), now: Tick(2_000) }));
         assert_eq!(Arm::NEW.armed(Tick(9), M, 7, Tick(5), Tick(2)), Err(Refusal::Malformed), "sent later");
-        assert_eq!(Arm::NEW.armed(Tick(5), M, 7, Tick(5), Tick(6)), Err(Refusal::Malformed), "no time at all");
+        assert_eq!(
+            Arm::NEW.armed(Tick(5), M, 7, Tick(5), Tick(6)),
+            Err(Refusal::Malformed),
+            "no time at all"
+        );
     }
 
     #[test]
@@ -337,8 +348,7 @@ mod tests {
             if sight.origin == Origin::Primary {
                 let stopped =
                     matches!(sight.state, Some(ControlState::ShutDown | ControlState::ShutDownInRecovery));
-                let expected =
-                    if stopped && sight.rewritten { Posture::ReadOnly } else { Posture::Writable };
+                let expected = if stopped && sight.rewritten { Posture::ReadOnly } else { Posture::Writable };
                 assert_eq!(posture, expected, "{sight:?}");
             }
             if sight.state == Some(ControlState::InProduction) && sight.rewritten {

@@ -8,6 +8,7 @@
 
 mod agents;
 pub mod client;
+pub mod detach;
 mod gate;
 mod group;
 mod instance;

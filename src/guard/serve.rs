@@ -106,7 +106,8 @@ fn lock(path: &Path) -> Result<Flock<File>, ServeError> {
     let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
         Errno::EWOULDBLOCK => ServeError::Held {
             lock: path.display().to_string(),
-            holder: std::fs::read_to_string(path).map_or_else(|_| "unknown".into(), |text| text.trim().to_owned()),
+            holder: std::fs::read_to_string(path)
+                .map_or_else(|_| "unknown".into(), |text| text.trim().to_owned()),
         },
         errno => cannot(format!("lock {}", path.display()))(errno.into()),
     })?;
@@ -159,10 +160,9 @@ impl Guard {
         let instance = Instance::new(&data.path, &options.server).map_err(cannot("open /proc"))?;
         let listener = packet::serve(&options.place.socket)
             .map_err(cannot(format!("listen on {}", options.place.socket.display())))?;
-        let timer =
-            TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)
-                .map_err(io::Error::from)
-                .map_err(cannot("make a timer"))?;
+        let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)
+            .map_err(io::Error::from)
+            .map_err(cannot("make a timer"))?;
         let now = clock::now();
         let mut guard = Guard {
             group: Group::make(&format!("instance-{}", std::process::id())),
@@ -242,9 +242,7 @@ impl Guard {
     fn look(&mut self, now: Tick) -> Tick {
         self.notify.alive(now);
         self.data.watch();
-        if self.server.is_none() {
-            self.adopt();
-        }
+        self.adopt();
         self.posture = self.see().posture();
         match self.arm.verdict(self.posture, now) {
             Verdict::Rest => {}
@@ -278,6 +276,9 @@ impl Guard {
 
     /// Finds a postmaster that somebody else started.
     fn adopt(&mut self) {
+        if self.server.is_some() {
+            return;
+        }
         let Some(process) = self.instance.postmaster() else { return };
         let Ok(pidfd) = open_pidfd(process.pid) else { return };
         if !self.instance.lives(process) {
@@ -331,7 +332,10 @@ impl Guard {
         }
         if first {
             let deadline = self.arm.deadline().unwrap_or(now);
-            say!("no lease for a writable server: {stage} stop, {} ms before the deadline", deadline.since(now).as_millis());
+            say!(
+                "no lease for a writable server: {stage} stop, {} ms before the deadline",
+                deadline.since(now).as_millis()
+            );
         }
     }
 
@@ -439,9 +443,11 @@ impl Guard {
     }
 
     fn is_done(&mut self, now: Tick) -> bool {
-        let nobody = self.server.is_none() && self.nobody_left;
-        if !nobody || (self.agents.serves_somebody() && !self.ending) {
-            self.idle_since = self.idle_since.max(now);
+        let served = self.agents.serves_somebody();
+        if self.server.is_some() || served {
+            self.idle_since = now;
+        }
+        if self.server.is_some() || !self.nobody_left || (served && !self.ending) {
             return false;
         }
         self.ending || (!self.notify.is_managed() && now.since(self.idle_since) >= IDLE_LIMIT)
@@ -525,7 +531,8 @@ impl Guard {
         env: &[(String, String)],
         output: Option<&Path>,
     ) -> Result<(), Refusal> {
-        let failed = |what: &str, error: io::Error| Refusal::Failed { what: what.into(), problem: error.to_string() };
+        let failed =
+            |what: &str, error: io::Error| Refusal::Failed { what: what.into(), problem: error.to_string() };
         self.follow_data_dir().map_err(|error| failed("look at the data directory", error))?;
         self.adopt();
         if let Some(server) = &self.server {
@@ -580,7 +587,8 @@ impl Guard {
     }
 
     fn promote(&mut self) -> Result<(), Refusal> {
-        let failed = |error: io::Error| Refusal::Failed { what: "promote".into(), problem: error.to_string() };
+        let failed =
+            |error: io::Error| Refusal::Failed { what: "promote".into(), problem: error.to_string() };
         let Some(server) = &mut self.server else { return Err(Refusal::NotRunning) };
         self.watchdog.activate(clock::now()).map_err(|problem| Refusal::WatchdogUnusable { problem })?;
         self.arm.admits(clock::now())?;

@@ -95,7 +95,8 @@ impl Order {
         oom_score: Option<CString>,
         not_at: Option<Tick>,
     ) -> io::Result<Order> {
-        let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+        let text =
+            |bytes: &[u8]| CString::new(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
         if argv.is_empty() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -123,7 +124,10 @@ impl Order {
     ///
     /// # Errors
     /// `TimedOut` where its moment has passed; otherwise what the system said of fork or exec.
-    #[expect(unsafe_code, reason = "std's Command runs code of its own between fork and exec and cannot check a clock")]
+    #[expect(
+        unsafe_code,
+        reason = "std's Command runs code of its own between fork and exec and cannot check a clock"
+    )]
     pub(super) fn start(&self) -> io::Result<Pid> {
         let pointers = |texts: &[CString]| {
             let mut list: Vec<*const libc::c_char> = texts.iter().map(|text| text.as_ptr()).collect();
@@ -193,8 +197,7 @@ impl Order {
                 libc::write(group.as_raw_fd(), c"0".as_ptr().cast(), 1);
             }
             if let Some(score) = &self.oom_score {
-                let file =
-                    libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+                let file = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
                 if file >= 0 {
                     libc::write(file, score.as_ptr().cast(), score.as_bytes().len());
                 }

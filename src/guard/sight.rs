@@ -48,8 +48,11 @@ impl DataDir {
             .ok()
             .map(|meta| Stamp { inode: meta.ino(), modified: (meta.mtime(), meta.mtime_nsec()) });
         let mut head = [0; CONTROL_BYTES];
-        let state =
-            file.read_exact(&mut head).ok().and_then(|()| ControlFile::read(&head)).map(|control| control.state);
+        let state = file
+            .read_exact(&mut head)
+            .ok()
+            .and_then(|()| ControlFile::read(&head))
+            .map(|control| control.state);
         (state, stamp)
     }
 
@@ -66,7 +69,8 @@ impl DataDir {
             | AddWatchFlags::IN_MOVED_FROM;
         // What is not there cannot be watched, and is looked at once a second.
         let _absent = self.changes.add_watch(&self.path, names);
-        let _absent = self.changes.add_watch(&self.control, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CLOSE_WRITE);
+        let _absent =
+            self.changes.add_watch(&self.control, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CLOSE_WRITE);
     }
 
     pub(super) fn changes(&self) -> BorrowedFd<'_> {

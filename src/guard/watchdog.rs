@@ -65,7 +65,9 @@ impl Watchdog {
             return;
         }
         let same_device = self.settings.as_ref().is_some_and(|old| {
-            old.device == settings.device && old.driver == settings.driver && settings.mode != WatchdogMode::Off
+            old.device == settings.device
+                && old.driver == settings.driver
+                && settings.mode != WatchdogMode::Off
         });
         if same_device && let Some(device) = &mut self.device {
             match set_timeout(&mut device.file, &settings) {
@@ -78,7 +80,8 @@ impl Watchdog {
 
     /// Opens the device if one is wanted and it is not open. Fails only where it is required.
     pub(super) fn activate(&mut self, now: Tick) -> Result<(), String> {
-        let Some(settings) = self.settings.as_ref().filter(|settings| settings.mode != WatchdogMode::Off) else {
+        let Some(settings) = self.settings.as_ref().filter(|settings| settings.mode != WatchdogMode::Off)
+        else {
             return Ok(());
         };
         if self.device.is_none() {

@@ -4,5 +4,7 @@
     reason = "tests start servers and write their files; the doors are for the product"
 )]
 
+mod bed;
+mod guard;
 mod ssh;
 mod sshd;
