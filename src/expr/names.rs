@@ -132,6 +132,11 @@ fn collect_problems(value: &Value, all: &mut Diagnostics) {
     }
 }
 
+/// Returns whether there is a lookup of that name, short or fully qualified.
+pub fn is_lookup(name: &str) -> bool {
+    lookups::names().any(|known| known == filters::short_name(name))
+}
+
 fn problem(error: &EvalError, span: Option<Span>) -> Diagnostics {
     let code = if error.kind == ErrorKind::Syntax { "template-syntax" } else { "template" };
     let mut diagnostic = Diagnostic::error(code, format!("this template cannot be read: {}", error.message));

@@ -30,6 +30,8 @@ pub struct Deployment {
     pub keddah: Option<Value>,
     /// `group_vars/` and `host_vars/` in the folders of playbooks.
     pub beside_playbooks: IndexMap<PathBuf, VarFiles>,
+    /// The files that `vars_files` names in plain text, by path; each play sees its own.
+    pub vars_files: IndexMap<PathBuf, Dict>,
     /// Folders in which roles are looked for after those of the playbook itself.
     pub roles_path: Vec<PathBuf>,
 }

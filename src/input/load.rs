@@ -7,6 +7,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use crate::expr::{Data, Dict, Value};
+use crate::input::check;
 use crate::input::deployment::Deployment;
 use crate::input::desired::members;
 use crate::input::desired::topology::{self, Facts};
@@ -15,8 +16,8 @@ use crate::input::desired::{self, Desired};
 use crate::input::extra_vars;
 use crate::input::files::Files;
 use crate::input::inventory::{Inventory, build, precedence};
-use crate::input::playbook::Catalog;
 use crate::input::playbook::actions::WithActions;
+use crate::input::playbook::{Catalog, Play};
 use crate::input::resolve::Resolver;
 use crate::source::{Diagnostics, FileId, SourceMap, Span};
 
@@ -75,6 +76,7 @@ pub fn load(request: &Request, catalog: &dyn Catalog) -> (Deployment, Diagnostic
     }
     let keddah =
         desired.as_ref().zip(parts.as_ref()).map(|(file, parts)| variable::keddah(&file.desired, parts));
+    let vars_files = vars_files(&mut files, &plays);
     let deployment = Deployment {
         sources: files.sources,
         inventory,
@@ -85,9 +87,32 @@ pub fn load(request: &Request, catalog: &dyn Catalog) -> (Deployment, Diagnostic
         extra_vars,
         keddah,
         beside_playbooks,
+        vars_files,
         roles_path: request.roles_path.clone(),
     };
-    (deployment, files.out)
+    let mut out = files.out;
+    out.extend(check::check(&deployment, &catalog));
+    let out = check::unique(&out);
+    (deployment, out)
+}
+
+/// Reads the files of `vars_files` whose names hold no template. A single one must exist; of a list the first that does counts.
+fn vars_files(files: &mut Files, plays: &[Play]) -> IndexMap<PathBuf, Dict> {
+    let mut loaded = IndexMap::new();
+    for play in plays {
+        for entry in &play.vars_files {
+            for candidate in &entry.candidates {
+                let Some(name) = candidate.as_str().filter(|name| !name.contains("{{")) else { continue };
+                let path = play.dir().join(name);
+                if loaded.contains_key(&path) || entry.first_found && !path.is_file() {
+                    continue;
+                }
+                let vars = files.variables(&path, Some(candidate.marks.origin.unwrap_or(entry.span)));
+                loaded.insert(path, vars);
+            }
+        }
+    }
+    loaded
 }
 
 /// Finds the hosts of each part.

@@ -5,6 +5,7 @@
 //!
 //! Invariant: files are read here, hosts are not known: nothing in this room opens a connection or runs a program.
 
+mod check;
 pub mod deployment;
 pub mod desired;
 mod extra_vars;
