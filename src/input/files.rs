@@ -27,7 +27,11 @@ impl Files {
         let problem = match read(path) {
             Ok(text) => {
                 let text: Arc<str> = text.into();
-                return Some((self.sources.add(path, Arc::clone(&text)), text));
+                let file = self.sources.add(path, Arc::clone(&text));
+                if holds_secret(&text) {
+                    self.sources.hide(file);
+                }
+                return Some((file, text));
             }
             Err(problem) => problem,
         };
@@ -93,6 +97,23 @@ pub fn is_secret_name(name: &str) -> bool {
         .any(|end| name.strip_suffix(end).is_some_and(|before| before.is_empty() || before.ends_with('_')))
 }
 
+/// Whether a line of the text gives a secret name a value in clear. Read before the text is parsed, since the parser's own
+/// complaints show lines too.
+fn holds_secret(text: &str) -> bool {
+    text.lines().any(|line| {
+        let pairs =
+            line.split([',', ' ', '\t', '{']).zip(1..).filter_map(|(word, _)| word.split_once([':', '=']));
+        let mut names = line.split_once([':', '=']).into_iter().chain(pairs);
+        let is_clear = |value: &str| !value.trim().is_empty() && !value.contains("{{");
+        names.any(|(name, value)| {
+            let name = name.trim_matches(|c: char| !(c.is_alphanumeric() || c == '_'));
+            is_secret_name(name)
+                && (is_clear(value)
+                    || value.is_empty() && is_clear(line.rsplit(':').next().unwrap_or_default()))
+        })
+    })
+}
+
 /// Returns the files that `stem` names: itself, itself with an extension, or what is in the folder of that name.
 pub fn named(stem: &Path) -> Option<Vec<PathBuf>> {
     if stem.is_file() {
@@ -154,4 +175,27 @@ fn read(path: &Path) -> Result<String, String> {
         return Err(format!("has {size} bytes, more than the {FILE_BYTES_MAX} that are read"));
     }
     std::fs::read_to_string(path).map_err(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_in_clear_is_seen_however_it_is_written() {
+        for text in [
+            "a: 1\napp_password: one\n",
+            "- name: x\n  password: 'one'\n",
+            "roles: [{name: a, password: one}]\n",
+            "db1 ansible_become_password=one\n",
+            "[all:vars]\nkeddah_rewind_password = one\n",
+        ] {
+            assert!(holds_secret(text), "{text}");
+        }
+        for text in
+            ["password: \"{{ app_password }}\"\n", "no_secret_here: 1\n", "secrets: 3\n", "password:\n"]
+        {
+            assert!(!holds_secret(text), "{text}");
+        }
+    }
 }

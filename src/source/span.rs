@@ -55,6 +55,8 @@ struct SourceFile {
     path: PathBuf,
     text: Arc<str>,
     line_starts: Vec<u32>,
+    /// Whether its lines are kept from being shown.
+    hidden: bool,
 }
 
 /// The texts of all files read in one run. Offsets become lines and columns only when something is shown.
@@ -71,7 +73,7 @@ impl SourceMap {
             .chain(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1));
         let line_starts = starts.map(|i| u32::try_from(i).unwrap_or(u32::MAX)).collect();
         let id = FileId(u32::try_from(self.files.len()).unwrap_or(u32::MAX));
-        self.files.push(SourceFile { path: path.into(), text, line_starts });
+        self.files.push(SourceFile { path: path.into(), text, line_starts, hidden: false });
         id
     }
 
@@ -97,9 +99,16 @@ impl SourceMap {
         Some(Location { path: file.path.clone(), line: line_index + 1, column: before.chars().count() + 1 })
     }
 
-    /// Returns the text of the line (counted from 1), without its line end.
+    /// Keeps the file's lines from being shown: it holds secrets in clear. Places in it are still told.
+    pub fn hide(&mut self, id: FileId) {
+        if let Some(file) = self.files.get_mut(id.0 as usize) {
+            file.hidden = true;
+        }
+    }
+
+    /// Returns the text of the line (counted from 1), without its line end; `None` for a hidden file.
     pub fn line(&self, id: FileId, line: usize) -> Option<&str> {
-        let file = self.file(id)?;
+        let file = self.file(id).filter(|file| !file.hidden)?;
         let start = *file.line_starts.get(line.checked_sub(1)?)? as usize;
         file.text.get(start..)?.lines().next().or(Some(""))
     }

@@ -342,10 +342,10 @@ pub fn key_schema<T: Shape>(default: &T, limit: Limit, doc: &[&str]) -> Json {
     let mut schema = T::schema();
     if let Json::Object(entries) = &mut schema {
         limit.schema(entries);
-        entries.insert(
-            "description".into(),
-            doc.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ").into(),
-        );
+        if !doc.is_empty() {
+            let text = doc.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
+            entries.insert("description".into(), text.into());
+        }
         let shown = default.to_value().to_json();
         let says_nothing = match &shown {
             Json::Null => true,
