@@ -505,4 +505,68 @@ mod tests {
         input.noise.extend_from_slice(b"dy\n");
         assert_eq!(input.take_word(), Some(Said::Ready));
     }
+
+    /// A host that says it is ready, wants one file, then says that it has it.
+    async fn host_that_wants(
+        sha256: Sha256,
+        host: tokio::io::DuplexStream,
+        marker: Marker,
+    ) -> Vec<Down<String>> {
+        let (mut input, mut output) = tokio::io::split(host);
+        output.write_all(format!("motd\n{} ready\n", marker.as_str()).as_bytes()).await.unwrap();
+        frame::write_async(&mut output, &Up::<String>::Need { sha256 }).await.unwrap();
+        let mut heard = Vec::new();
+        loop {
+            let message = frame::read_async::<Down<String>>(&mut input).await.unwrap().unwrap();
+            let end = matches!(message, Down::Part { last: true, .. } | Down::Missing { .. });
+            heard.push(message);
+            if end {
+                frame::write_async(&mut output, &Up::Work("thanks".to_owned())).await.unwrap();
+                return heard;
+            }
+        }
+    }
+
+    async fn heard_by_host(sha256: Sha256, offers: Offers) -> Vec<Down<String>> {
+        let (ours, theirs) = tokio::io::duplex(1000);
+        let (stdout, stdin) = tokio::io::split(ours);
+        let marker = Marker::random();
+        let streams = Streams { stdin: Box::new(stdin), stdout: Box::new(stdout), ending: Ending::default() };
+        let host = tokio::spawn(host_that_wants(sha256, theirs, marker.clone()));
+        let payload = Arc::new(Payload::of_this_program().unwrap());
+        let patience = Duration::from_secs(10);
+        let begin = Begin { become_password: Some("secret".to_owned()) };
+        let started = start::<String, String>(streams, &marker, &payload, begin, offers, patience).await;
+        let mut client = started.unwrap();
+        assert_eq!(client.next().await.unwrap(), "thanks");
+        let heard = host.await.unwrap();
+        assert!(client.next().await.unwrap_err().to_string().contains("lost"));
+        heard
+    }
+
+    #[tokio::test]
+    async fn a_file_that_the_host_wants_goes_in_parts_after_the_first_message() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let content: Vec<u8> = (0..PART_BYTES * 2 + 7).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        crate::sys::files::replace(&path, &content, crate::sys::files::Attributes::default()).unwrap();
+        let offers = Offers::default();
+        offers.add([3; 32], &path);
+
+        let heard = heard_by_host([3; 32], offers).await;
+
+        assert!(matches!(heard.first(), Some(Down::Begin(begin)) if begin.become_password.is_some()));
+        let mut arrived = Vec::new();
+        for message in heard.iter().skip(1) {
+            let Down::Part { bytes, .. } = message else { panic!("{message:?}") };
+            arrived.extend_from_slice(bytes);
+        }
+        assert!(arrived == content && heard.len() == 4);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_nobody_offered_is_refused_with_the_reason() {
+        let heard = heard_by_host([4; 32], Offers::default()).await;
+        assert!(matches!(heard.last(), Some(Down::Missing { why, .. }) if why.contains("does not know")));
+    }
 }

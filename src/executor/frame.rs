@@ -6,8 +6,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Most bytes of one message. A segment with all its variables is far below; contents of files travel in parts.
-pub const MESSAGE_BYTES_MAX: u32 = 64 * 1024 * 1024;
+/// Most bytes of one message. A segment with all its variables is far below; a call that brings a program along, to the
+/// process of another identity on the same host, is the largest.
+pub const MESSAGE_BYTES_MAX: u32 = 256 * 1024 * 1024;
 
 /// Bytes of one part of a file's content: small enough that a cancel behind it is soon read.
 pub const PART_BYTES: usize = 128 * 1024;
@@ -24,6 +25,7 @@ pub enum Down<T> {
     /// Answers [`Up::Need`], in order and without gaps.
     Part {
         sha256: Sha256,
+        #[serde(with = "as_bytes")]
         bytes: Vec<u8>,
         last: bool,
     },
@@ -36,6 +38,34 @@ pub enum Down<T> {
     Cancel,
     /// End the programs in flight as well.
     Kill,
+}
+
+/// Writes bytes in one piece; serde would take them one by one.
+mod as_bytes {
+    use std::fmt;
+
+    use serde::de::{Error, Visitor};
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Vec<u8>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes")
+            }
+
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+                Ok(bytes.to_vec())
+            }
+        }
+        from.deserialize_bytes(Bytes)
+    }
 }
 
 /// What a process must know before its first work.
@@ -180,6 +210,14 @@ mod tests {
             matches!(read::<Down<String>>(&mut input).unwrap(), Some(Down::Missing { why, .. }) if why == "gone")
         );
         assert!(read::<Down<String>>(&mut input).unwrap().is_none());
+    }
+
+    #[test]
+    fn parts_of_files_keep_every_byte() {
+        let content: Vec<u8> = (0..=255).collect();
+        let part = Down::<String>::Part { sha256: [1; 32], bytes: content.clone(), last: true };
+        let read: Down<String> = read(&mut encode(&part).unwrap().as_slice()).unwrap().unwrap();
+        assert!(matches!(read, Down::Part { bytes, last: true, .. } if bytes == content));
     }
 
     #[test]

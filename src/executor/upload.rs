@@ -6,9 +6,9 @@
 //! user is root, else in the user's cache, else in `/var/tmp/keddah-UID`.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -248,6 +248,57 @@ fn remember(cache: &Path, text: &str) -> io::Result<()> {
     std::fs::rename(&temporary, cache)
 }
 
+/// Copies the running executor to [`SHARED_FOLDER`] if it is not there, for sessions of every user. Only root may.
+///
+/// # Errors
+/// The folder cannot be written, or the program is not what its name says.
+pub fn share_this_program() -> io::Result<()> {
+    let program = std::env::current_exe()?;
+    share(&program, Path::new(SHARED_FOLDER))
+}
+
+fn share(program: &Path, folder: &Path) -> io::Result<()> {
+    let name = program.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let target = folder.join(name);
+    if !is_hash(name) || target.exists() {
+        return Ok(());
+    }
+    if hex(&sha256_of(File::open(program)?)?) != name {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the program is not what its name says"));
+    }
+    std::fs::create_dir_all(folder)?;
+    let temporary = folder.join(format!(".{name}.{}", std::process::id()));
+    let copied = std::fs::copy(program, &temporary)
+        .and_then(|_| std::fs::set_permissions(&temporary, Permissions::from_mode(0o755)))
+        .and_then(|()| std::fs::rename(&temporary, &target));
+    if copied.is_err() {
+        std::fs::remove_file(&temporary).ok();
+    }
+    copied?;
+    keep_two_newest(folder)
+}
+
+fn is_hash(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+/// Does what the end of [`SCRIPT`] does.
+fn keep_two_newest(folder: &Path) -> io::Result<()> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(is_hash) {
+            files.push((entry.metadata()?.modified()?, entry.path()));
+        }
+    }
+    files.sort();
+    let surplus = files.len().saturating_sub(2);
+    for (_, path) in files.iter().take(surplus) {
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
 fn cache_folder() -> Option<PathBuf> {
     let from = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     Some(from("XDG_CACHE_HOME").or_else(|| Some(from("HOME")?.join(".cache")))?.join("keddah"))
@@ -312,6 +363,28 @@ mod tests {
             Some(Said::Failed { folder: "/x".into(), why: "gzip: stdout: No space left on device".into() })
         );
         assert_eq!(said("welcome"), None);
+    }
+
+    #[test]
+    fn a_program_is_shared_once_under_its_hash_and_only_if_it_is_what_its_name_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, shared) = (folder.path().join("cache"), folder.path().join("shared/keddah"));
+        std::fs::create_dir(&cache).unwrap();
+        let put = |name: &str, text: &str| {
+            let path = cache.join(name);
+            File::create(&path).unwrap().write_all(text.as_bytes()).unwrap();
+            path
+        };
+        let name = hex(&sha256_of(&b"program"[..]).unwrap());
+
+        share(&put(&name, "program"), &shared).unwrap();
+        assert!(share(&put(&"0".repeat(64), "something else"), &shared).is_err());
+        share(&put("keddah", "not named by a hash"), &shared).unwrap();
+
+        let there: Vec<_> = std::fs::read_dir(&shared).unwrap().map(|entry| entry.unwrap()).collect();
+        assert_eq!(there.len(), 1);
+        assert_eq!(there[0].file_name().to_str(), Some(name.as_str()));
+        assert_eq!(there[0].metadata().unwrap().permissions().mode() & 0o777, 0o755);
     }
 
     #[test]

@@ -284,6 +284,22 @@ async fn a_port_without_a_listener_and_a_name_without_an_address_are_told_apart(
 }
 
 #[tokio::test]
+async fn many_sessions_with_one_sshd_at_once_are_not_dropped() {
+    // With nine logins unfinished, the tenth connection is dropped.
+    let server = Sshd::start_with("MaxStartups 9:100:10");
+    let (target, connector) = (server.target("root", &[]), connector());
+    connect(&target).await.unwrap().close().await;
+
+    let connecting =
+        (0..24).map(|_| async { connector.connect::<ToHost, FromHost>(&target).await.map(drop) });
+    let connected = futures_util::future::join_all(connecting).await;
+
+    for session in connected {
+        session.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn root_becomes_postgres_without_sudo() {
     let (server, folder) = (Sshd::start(), shared_folder());
     let mut session = connect(&server.target("root", &[])).await.unwrap();
