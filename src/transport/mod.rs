@@ -1,7 +1,7 @@
 //! How the controller reaches a host: one exec and its byte streams, over SSH or on this machine.
 //!
-//! Start at [`Connector::connect`]. [`options`] is what a user may say about it, [`host_keys`] whom to believe, [`keys`]
-//! with what to log in, [`ssh`] the connection itself, [`local`] the same without one.
+//! Start at [`Connector::connect`]. [`options`] is what a user may say about it, [`ssh_config`] where else it may be said,
+//! [`host_keys`] whom to believe, [`keys`] with what to log in, [`ssh`] the connection itself, [`local`] the same without one.
 //!
 //! Invariant: nothing here knows what is said over the streams; that is the executor's matter.
 
@@ -10,6 +10,7 @@ pub mod keys;
 pub mod local;
 pub mod options;
 pub mod ssh;
+pub mod ssh_config;
 
 use std::io;
 use std::net::SocketAddr;

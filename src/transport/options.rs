@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::sys::secret::Secret;
 use crate::transport::host_keys::Checking;
+use crate::transport::ssh_config::{self, Setting};
 
 /// How long a TCP connection, the SSH handshake and the login shell may each take, unless the user says otherwise.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -181,6 +182,7 @@ fn from_vars(
             .map(Secret::new)
             .or_else(|| defaults.become_password.clone()),
     };
+    from_ssh_config(&mut target, me)?;
     // Free text first, so that the variables made for one purpose win.
     for option in ["ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args"] {
         if let Some(text) = var(&[option]) {
@@ -209,6 +211,35 @@ fn from_vars(
         target.key_files.extend(usual.into_iter().filter(|file| file.exists()));
     }
     Ok(target)
+}
+
+/// Options of `~/.ssh/config` that decide whether and how a host is reached; the rest of that file is passed over.
+const FROM_SSH_CONFIG: &[&str] = &[
+    "connecttimeout",
+    "globalknownhostsfile",
+    "hostname",
+    "identitiesonly",
+    "identityagent",
+    "identityfile",
+    "port",
+    "proxycommand",
+    "proxyjump",
+    "serveralivecountmax",
+    "serveraliveinterval",
+    "stricthostkeychecking",
+    "user",
+    "userknownhostsfile",
+];
+
+fn from_ssh_config(target: &mut Target, me: &Around) -> Result<(), OptionError> {
+    let Some(home) = &me.home else { return Ok(()) };
+    let asked = target.address.clone();
+    for Setting { option, value, place } in ssh_config::settings(&home.join(".ssh/config"), &asked) {
+        if FROM_SSH_CONFIG.contains(&option.as_str()) {
+            setting(target, &option, &value.replace("%h", &asked), &place, me)?;
+        }
+    }
+    Ok(())
 }
 
 fn connection(name: &str, var: Option<&str>, defaults: &Defaults) -> Result<Connection, OptionError> {
@@ -461,6 +492,25 @@ mod tests {
             assert!(error.contains("cannot be honored"), "{error}");
         }
         assert!(with("-o ProxyJump=none").is_ok());
+    }
+
+    #[test]
+    fn the_users_ssh_config_comes_before_everything_else_and_its_jumps_are_refused_by_line() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir(home.path().join(".ssh")).unwrap();
+        let config = "Host db1\n HostName %h.example.com\n User anna\n Port 2200\n Ciphers x\nHost db2\n ProxyJump gate\n";
+        let path = home.path().join(".ssh/config");
+        crate::sys::files::replace(&path, config.as_bytes(), crate::sys::files::Attributes::default())
+            .unwrap();
+        let me = Around { home: Some(home.path().to_owned()), agent: None, login: "me".to_owned() };
+        let vars = |name: &str| (name == "ansible_user").then(|| "bert".to_owned());
+
+        let target = from_vars("db1", &vars, &Defaults::default(), &me).unwrap();
+        assert_eq!((target.address.as_str(), target.port), ("db1.example.com", 2200));
+        assert_eq!(target.user, "bert");
+
+        let error = from_vars("db2", &vars, &Defaults::default(), &me).unwrap_err().to_string();
+        assert!(error.contains("proxyjump") && error.contains("config:7"), "{error}");
     }
 
     #[test]
