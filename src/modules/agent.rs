@@ -67,7 +67,7 @@ pub struct Output {
 
 impl Module for Agent {
     const NAME: &'static str = "agent";
-    const COLLECTION: &'static str = "keddah";
+    const COLLECTION: &'static str = "keddah.cluster";
     const KIND: Kind = Kind::Resource;
     type Params = Params;
     type State = State;

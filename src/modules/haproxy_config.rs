@@ -96,7 +96,7 @@ pub struct Output {
 
 impl Module for HaproxyConfig {
     const NAME: &'static str = "haproxy_config";
-    const COLLECTION: &'static str = "keddah";
+    const COLLECTION: &'static str = "keddah.cluster";
     const KIND: Kind = Kind::Resource;
     const OBSERVES_WITH: &'static [&'static str] = &["systemctl show"];
     type Params = Params;

@@ -20,6 +20,7 @@ pub mod agent;
 pub mod blockinfile;
 pub mod cluster_config;
 pub mod cluster_health;
+pub mod cluster_pause;
 pub mod cluster_restart;
 pub mod cluster_switchover;
 pub mod command;
@@ -30,6 +31,7 @@ pub mod file;
 pub mod group;
 pub mod haproxy_backend;
 pub mod haproxy_config;
+pub mod hostname;
 pub mod lineinfile;
 pub mod package;
 pub mod postgres_hba;
@@ -39,9 +41,12 @@ mod remote;
 pub mod replace;
 pub mod slurp;
 pub mod stat;
+pub mod sysctl;
 pub mod systemd;
 pub mod template;
+pub mod uri;
 pub mod user;
+pub mod wait_for;
 pub mod watchdog;
 
 use std::fmt::Display;
@@ -205,6 +210,10 @@ pub const MODULES: &[&dyn AnyModule] = &[
     &Erased::<slurp::Slurp>::NEW,
     &Erased::<user::User>::NEW,
     &Erased::<group::Group>::NEW,
+    &Erased::<sysctl::Sysctl>::NEW,
+    &Erased::<hostname::Hostname>::NEW,
+    &Erased::<wait_for::WaitFor>::NEW,
+    &Erased::<uri::Uri>::NEW,
     &Erased::<agent::Agent>::NEW,
     &Erased::<watchdog::Watchdog>::NEW,
     &Erased::<etcd_member::EtcdMember>::NEW,
@@ -213,6 +222,7 @@ pub const MODULES: &[&dyn AnyModule] = &[
     &Erased::<cluster_config::ClusterConfig>::NEW,
     &Erased::<cluster_switchover::ClusterSwitchover>::NEW,
     &Erased::<cluster_restart::ClusterRestart>::NEW,
+    &Erased::<cluster_pause::ClusterPause>::NEW,
     &Erased::<haproxy_config::HaproxyConfig>::NEW,
     &Erased::<haproxy_backend::HaproxyBackend>::NEW,
     &Erased::<postgres_settings::PostgresSettings>::NEW,

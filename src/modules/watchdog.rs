@@ -154,7 +154,7 @@ fn has_module(host: &Host, module: &str) -> Result<bool, Fault> {
 
 impl Module for Watchdog {
     const NAME: &'static str = "watchdog";
-    const COLLECTION: &'static str = "keddah";
+    const COLLECTION: &'static str = "keddah.cluster";
     const KIND: Kind = Kind::Resource;
     type Params = Params;
     type State = State;
