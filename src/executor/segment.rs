@@ -81,17 +81,10 @@ impl Open {
         self.segment.steps.get(at).is_some_and(|step| step.ordered)
     }
 
-    /// Finds the step that would make `thing`, in check mode; a folder on the way to a path counts.
+    /// Finds the step that would make `thing`, in check mode; failing that, one that may bring it along.
     pub fn maker(&self, thing: &Thing) -> Option<&Pending> {
-        let makes = |made: &Thing| match (made, thing) {
-            (Thing::Path(made), Thing::Path(wanted)) => {
-                made == wanted
-                    || wanted.strip_prefix(made.as_str()).is_some_and(|rest| rest.starts_with('/'))
-                    || made.strip_prefix(wanted.as_str()).is_some_and(|rest| rest.starts_with('/'))
-            }
-            (made, wanted) => made == wanted,
-        };
-        self.pending.iter().find(|pending| pending.makes.iter().any(makes))
+        let find = |fits: &dyn Fn(&Thing) -> bool| self.pending.iter().find(|p| p.makes.iter().any(fits));
+        find(&|made| made == thing).or_else(|| find(&|made| made.may_bring(thing)))
     }
 
     /// Returns the last step of which nobody can tell what it would make.

@@ -210,6 +210,7 @@ pub(crate) fn add_files(
                 let reason = format!("its template depends on something unknown: {reason}");
                 return Err(Box::new(Item::unknown(reason)));
             }
+            call.is_secret = rendered.has_secret();
             let bytes: Arc<[u8]> = Arc::from(emit::to_text(&rendered).into_bytes());
             call.files = vec![SuppliedFile {
                 name: base(&path),
