@@ -479,9 +479,8 @@ impl<'de> Deserializer<'de> for Lenient<'de> {
         match &self.value.data {
             Data::List(items) => visitor.visit_seq(Items { items: items.iter(), index: 0 }),
             Data::Str(text) => {
-                let parts: Vec<String> =
-                    text.split(',').map(|p| p.trim().to_owned()).filter(|p| !p.is_empty()).collect();
-                visitor.visit_seq(parts.into_deserializer())
+                let parts = text.split(',').map(str::trim).filter(|p| !p.is_empty());
+                visitor.visit_seq(Parts(parts.map(Value::str).collect::<Vec<_>>().into_iter()))
             }
             Data::Int(_) | Data::Float(_) | Data::Bool(_) | Data::Dict(_) => {
                 visitor.visit_seq(Items { items: std::slice::from_ref(self.value).iter(), index: 0 })
@@ -581,6 +580,75 @@ impl<'de> de::SeqAccess<'de> for Items<'de> {
         seed.deserialize(Lenient { value })
             .map(Some)
             .map_err(|e| e.below(&index.to_string(), value.marks.origin))
+    }
+}
+
+/// The parts of a text that stands for a list, read as leniently as any other value.
+struct Parts(std::vec::IntoIter<Value>);
+
+impl<'de> de::SeqAccess<'de> for Parts {
+    type Error = ParamError;
+
+    fn next_element_seed<T: de::DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, ParamError> {
+        self.0.next().map(|value| seed.deserialize(Part(value))).transpose()
+    }
+}
+
+/// One part; it owns its text, since nobody else does.
+struct Part(Value);
+
+macro_rules! part_integers {
+    ($($method:ident)*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParamError> {
+            let lenient = Lenient::top(&self.0);
+            match lenient.integer() {
+                Some(number) => visitor.visit_i64(number),
+                None => Err(lenient.expected("a whole number")),
+            }
+        }
+    )*};
+}
+
+impl<'de> Deserializer<'de> for Part {
+    type Error = ParamError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParamError> {
+        visitor.visit_string(Lenient::top(&self.0).text().unwrap_or_default())
+    }
+
+    part_integers! {
+        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_i128
+        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParamError> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, ParamError> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, ParamError> {
+        visitor
+            .visit_enum(de::value::StringDeserializer::new(Lenient::top(&self.0).text().unwrap_or_default()))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool f32 f64 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map struct identifier
+        ignored_any
     }
 }
 
