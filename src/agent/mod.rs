@@ -4,9 +4,15 @@
 
 pub mod view;
 
+pub mod instance;
+
+pub mod shown;
+
 pub mod observe;
 
 pub mod act;
+
+pub mod api;
 
 pub mod decide;
 

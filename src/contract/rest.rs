@@ -1,10 +1,17 @@
 //! REST documents: what `/cluster` shows and what the clients of the API read.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
-use crate::cluster::{FailoverRequest, Lsn, MemberName, SyncState};
-use crate::contract::failover::format_time;
+use crate::cluster::{FailoverRequest, Lsn, MemberName, Role, State, SyncState};
+use crate::contract::explain::{self, Told};
+use crate::contract::failover::{self, format_time};
+use crate::contract::history::{self, HistoryLine};
+use crate::contract::keys::{Key, Keys};
 use crate::contract::member::MemberDocument;
+use crate::contract::status::StatusDocument;
+use crate::contract::sync;
 
 /// What the cluster document is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -19,9 +26,62 @@ pub struct ClusterView {
     pub config: Map<String, Value>,
     /// None: the key does not exist; empty: bootstrap is under way.
     pub initialize: Option<String>,
+    pub history: Vec<HistoryLine>,
+    /// Why each member did what it did, newest last.
+    pub reasons: BTreeMap<String, Vec<Told>>,
 }
 
 impl ClusterView {
+    /// Reads the keys of a cluster. A value that cannot be read counts as absent.
+    pub fn read<'a>(keys: &Keys, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> ClusterView {
+        let mut view = ClusterView::default();
+        for (key, value) in pairs {
+            match keys.read(key) {
+                Key::Leader => view.leader = Some(value.to_owned()),
+                Key::Member(name) => {
+                    view.members.extend(MemberDocument::parse(value).ok().map(|member| (name.to_owned(), member)));
+                }
+                Key::Config => {
+                    if let Ok(Value::Object(map)) = serde_json::from_str(value) {
+                        view.config = map;
+                    }
+                }
+                Key::Initialize => view.initialize = Some(value.to_owned()),
+                Key::Status => view.optime = StatusDocument::parse(value).ok().and_then(|status| status.optime()),
+                Key::History => view.history = history::parse(value).unwrap_or_default(),
+                Key::Failover => {
+                    view.failover = failover::parse(value).ok().filter(|request| !request.is_spent());
+                }
+                Key::Sync => view.sync = sync::parse(value).ok(),
+                Key::Reasons(name) => {
+                    view.reasons.insert(name.to_owned(), explain::parse(value));
+                }
+                Key::Failsafe | Key::Other => {}
+            }
+        }
+        view
+    }
+
+    pub fn member_named(&self, name: &str) -> Option<&MemberDocument> {
+        self.members.iter().find(|(other, _)| other == name).map(|(_, member)| member)
+    }
+
+    /// Tells whether a member says that it is a running primary.
+    pub fn is_primary(&self, name: &str) -> bool {
+        self.member_named(name)
+            .is_some_and(|member| member.role() == Some(Role::Primary) && member.state() == Some(State::Running))
+    }
+
+    pub fn is_synchronous(&self) -> bool {
+        self.sync_role().is_some()
+    }
+
+    /// Tells whether the agreed synchronous set names the member, or its leader.
+    pub fn is_in_sync(&self, name: &str) -> bool {
+        let name: Result<MemberName, _> = name.parse();
+        name.is_ok_and(|name| self.sync.as_ref().is_some_and(|sync| sync.holds(&name)))
+    }
+
     pub fn is_paused(&self) -> bool {
         self.config.get("pause").and_then(crate::contract::document::boolean).unwrap_or(false)
     }

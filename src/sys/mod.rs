@@ -1,5 +1,6 @@
 //! The doors to the operating system: each effect has one, and clippy bolts the others.
 
+pub mod children;
 pub mod clock;
 pub mod files;
 pub mod http;

@@ -40,13 +40,7 @@ pub fn read(keys: &Keys, range: &Range) -> DcsRead {
             read.unreadable.push((kv.key.clone(), why));
         }
     }
-    read.shown.members =
-        read.documents.iter().map(|(name, document)| (name.as_str().to_owned(), document.clone())).collect();
-    read.shown.leader = read.snapshot.leader.as_ref().map(|leader| leader.name.as_str().to_owned());
-    read.shown.optime = read.snapshot.status.as_ref().and_then(|status| status.value.optime);
-    read.shown.sync = read.snapshot.sync.as_ref().map(|sync| sync.value.clone());
-    read.shown.failover = read.snapshot.failover.as_ref().map(|failover| failover.value.clone());
-    read.shown.config = read.config.clone().unwrap_or_default();
+    read.shown = ClusterView::read(keys, range.kvs.iter().map(|kv| (kv.key.as_str(), kv.value.as_str())));
     read
 }
 
@@ -76,7 +70,6 @@ impl DcsRead {
                 self.documents.insert(name, document);
             }
             Key::Initialize => {
-                self.shown.initialize = Some(kv.value.clone());
                 let value = match kv.value.trim() {
                     "" => Initialize::UnderWay { lease: LeaseId(kv.lease) },
                     text => text.parse().map_or(Initialize::Invalid, Initialize::Done),

@@ -1,4 +1,6 @@
 //! Looks at the world and makes a [`View`](crate::agent::view::View) of it. Decides nothing.
 
+pub mod configuration;
 pub mod dcs;
 pub mod peers;
+pub mod postgres;

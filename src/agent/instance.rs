@@ -1,0 +1,268 @@
+//! Where this member's Postgres is, and what its configuration should say.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::cluster::{MemberName, SyncNames};
+use crate::contract::config::AgentConfig;
+use crate::contract::dynamic::{effective_postgresql, parameter_text};
+use crate::postgres::Installation;
+use crate::postgres::conf::{ConfigPlace, Parameters};
+use crate::postgres::query::{Host, Target};
+
+/// The parameter that says which standbys commits wait for.
+pub const SYNC_PARAMETER: &str = "synchronous_standby_names";
+
+/// What nobody answers to: commits wait until a standby comes. The word is Patroni's, whose members may share a cluster.
+const NOBODY: &str = "__patroni_strict_sync_replica_placeholder__";
+
+/// One server of this host, with the configuration that counts for it at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    pub config: AgentConfig,
+    /// The `postgresql` section: the dynamic one with the file's over it.
+    section: Map<String, Value>,
+    pub installation: Installation,
+    pub place: ConfigPlace,
+}
+
+impl Instance {
+    /// Joins the file and the dynamic configuration.
+    pub fn new(config: &AgentConfig, dynamic: &Map<String, Value>) -> Instance {
+        let section = effective_postgresql(&Value::Object(dynamic.clone()), &config.section("postgresql"));
+        let mut installation = Installation::at(config.postgresql.bin_dir.clone());
+        let names = section.get("bin_name").and_then(Value::as_object);
+        if let Some(server) = names.and_then(|names| names.get("postgres")).and_then(Value::as_str) {
+            server.clone_into(&mut installation.server);
+        }
+        let mut place = ConfigPlace::inside(&config.postgresql.data_dir);
+        if let Some(folder) = section.get("config_dir").and_then(Value::as_str).filter(|text| !text.is_empty()) {
+            place.config_dir = PathBuf::from(folder);
+        }
+        Instance { config: config.clone(), section, installation, place }
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        &self.place.data_dir
+    }
+
+    /// Returns the parameters as the configuration wants them, those of synchronous replication left out.
+    pub fn parameters(&self) -> Parameters {
+        let mut parameters: Parameters = self
+            .section
+            .get("parameters")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
+            .filter_map(|(name, value)| Some((name.clone(), parameter_text(value)?)))
+            .filter(|(name, _)| !name.eq_ignore_ascii_case(SYNC_PARAMETER))
+            .collect();
+        // Segments of 16 MB: the setting in bytes has taken the place of the one in segments.
+        if let Some(segments) = parameters.remove("wal_keep_segments")
+            && let Ok(segments) = segments.parse::<u64>()
+        {
+            parameters.entry("wal_keep_size".to_owned()).or_insert_with(|| format!("{}MB", segments * 16));
+        }
+        parameters
+    }
+
+    /// Returns the user's own value of `synchronous_standby_names`.
+    pub fn own_sync_names(&self) -> String {
+        let parameters = self.section.get("parameters").and_then(Value::as_object);
+        parameters
+            .and_then(|parameters| parameters.get(SYNC_PARAMETER))
+            .and_then(parameter_text)
+            .unwrap_or_default()
+    }
+
+    /// Returns the lines of pg_hba.conf; None: the file is the administrator's.
+    pub fn hba(&self) -> Option<Vec<String>> {
+        lines(self.section.get("pg_hba")?)
+    }
+
+    pub fn ident(&self) -> Option<Vec<String>> {
+        lines(self.section.get("pg_ident")?)
+    }
+
+    /// Returns `restore_command` and its like.
+    pub fn recovery_extra(&self) -> Parameters {
+        let from = |key: &str| self.section.get(key).and_then(Value::as_object).cloned().unwrap_or_default();
+        let mut extra = Parameters::new();
+        for (name, value) in from("recovery_conf").into_iter().chain(from("parameters")) {
+            if matches!(
+                name.as_str(),
+                "restore_command" | "archive_cleanup_command" | "recovery_end_command" | "recovery_min_apply_delay"
+            ) && let Some(text) = parameter_text(&value)
+            {
+                extra.insert(name, text);
+            }
+        }
+        extra
+    }
+
+    pub fn has_restore_command(&self) -> bool {
+        self.recovery_extra().get("restore_command").is_some_and(|command| !command.is_empty())
+    }
+
+    /// Returns the options of pg_basebackup.
+    pub fn basebackup_options(&self) -> Vec<(String, Option<String>)> {
+        let mut options = Vec::new();
+        match self.section.get("basebackup") {
+            Some(Value::Object(map)) => {
+                options.extend(map.iter().map(|(name, value)| (name.clone(), parameter_text(value))));
+            }
+            Some(Value::Array(items)) => {
+                for item in items {
+                    match item {
+                        Value::String(name) => options.push((name.clone(), None)),
+                        Value::Object(map) => {
+                            options.extend(map.iter().map(|(name, value)| (name.clone(), parameter_text(value))));
+                        }
+                        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+        if !options.iter().any(|(name, _)| name == "checkpoint") {
+            options.push(("checkpoint".to_owned(), Some("fast".to_owned())));
+        }
+        options
+    }
+
+    /// Returns where the server listens for this agent.
+    pub fn host(&self) -> Host {
+        let postgresql = &self.config.postgresql;
+        let sockets = self.parameters().get("unix_socket_directories").cloned();
+        if postgresql.use_unix_socket {
+            let folder = sockets.unwrap_or_else(|| "/var/run/postgresql".to_owned());
+            let first = folder.split(',').next().unwrap_or_default().trim().to_owned();
+            if first.starts_with('/') {
+                return Host::Socket(first.into());
+            }
+        }
+        let local = postgresql
+            .listen
+            .host
+            .split(',')
+            .any(|host| matches!(host.trim(), "*" | "0.0.0.0" | "::" | "localhost" | "127.0.0.1"));
+        Host::Name(if local { "127.0.0.1".to_owned() } else { postgresql.connect_address.host.clone() })
+    }
+
+    /// Returns the folder of the server's socket, for what needs a folder of the host.
+    pub fn socket_dir(&self) -> PathBuf {
+        let folder = self.parameters().get("unix_socket_directories").cloned();
+        let folder = folder.unwrap_or_else(|| "/var/run/postgresql".to_owned());
+        folder.split(',').next().unwrap_or_default().trim().into()
+    }
+
+    /// Returns a connection as the superuser.
+    pub fn target(&self, application_name: &str) -> Target {
+        let superuser = &self.config.postgresql.superuser;
+        Target {
+            host: self.host(),
+            port: self.config.postgresql.listen.port,
+            user: superuser.username.clone(),
+            password: superuser.password.clone(),
+            database: "postgres".to_owned(),
+            application_name: application_name.to_owned(),
+        }
+    }
+
+    /// Returns the user and password by which replicas stream and copy.
+    pub fn passfile(&self) -> String {
+        self.config.postgresql.pgpass.display().to_string()
+    }
+}
+
+fn lines(value: &Value) -> Option<Vec<String>> {
+    let items = value.as_array()?;
+    let lines: Vec<String> = items.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    (!lines.is_empty()).then_some(lines)
+}
+
+/// Writes `synchronous_standby_names`: names sorted, quoted, no blanks, as Patroni writes them; None: the user's own.
+pub fn sync_names_text(names: &SyncNames) -> Option<String> {
+    match names {
+        SyncNames::Off => None,
+        SyncNames::Nobody => Some(NOBODY.to_owned()),
+        SyncNames::Foreign(text) => Some(text.clone()),
+        SyncNames::All(standbys) => {
+            let quoted: Vec<String> =
+                standbys.iter().map(|name| format!("\"{}\"", name.as_str().replace('"', "\"\""))).collect();
+            Some(match quoted.as_slice() {
+                [] => NOBODY.to_owned(),
+                [one] => one.clone(),
+                several => format!("{} ({})", several.len(), several.join(",")),
+            })
+        }
+    }
+}
+
+/// Reads `synchronous_standby_names`; `own` is the user's value.
+pub fn read_sync_names(text: &str, own: &str) -> SyncNames {
+    let text = text.trim();
+    if text.is_empty() || text == own.trim() {
+        return SyncNames::Off;
+    }
+    if text == NOBODY {
+        return SyncNames::Nobody;
+    }
+    let names = |list: &str| -> Option<std::collections::BTreeSet<MemberName>> {
+        list.split(',')
+            .map(|name| {
+                let name = name.trim();
+                let inner = name.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+                let name = inner.map_or_else(|| name.to_owned(), |inner| inner.replace("\"\"", "\""));
+                name.parse::<MemberName>().ok().filter(|_| name != "*")
+            })
+            .collect()
+    };
+    if let Some((count, list)) = text.split_once('(') {
+        let count = count.trim().trim_start_matches("FIRST").trim();
+        let list = list.trim_end().strip_suffix(')').unwrap_or(list);
+        if let (Ok(count), Some(names)) = (count.parse::<usize>(), names(list))
+            && count == names.len()
+        {
+            return SyncNames::All(names);
+        }
+        return SyncNames::Foreign(text.to_owned());
+    }
+    match names(text) {
+        Some(names) if names.len() == 1 => SyncNames::All(names),
+        Some(_) | None => SyncNames::Foreign(text.to_owned()),
+    }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(list: &[&str]) -> SyncNames {
+        SyncNames::All(list.iter().map(|name| name.parse().unwrap()).collect())
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for set in [SyncNames::Nobody, names(&["postgres-1"]), names(&["b", "a\"x"])] {
+            let text = sync_names_text(&set).unwrap();
+            assert_eq!(read_sync_names(&text, ""), set, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_written_as_patroni_does() {
+        assert_eq!(sync_names_text(&names(&["postgres-1"])).unwrap(), "\"postgres-1\"");
+        assert_eq!(sync_names_text(&names(&["b", "a"])).unwrap(), "2 (\"a\",\"b\")");
+    }
+
+    #[test]
+    fn what_nobody_of_us_wrote_is_foreign() {
+        for text in ["*", "ANY 1 (a,b)", "a,b", "FIRST 1 (a,b)"] {
+            assert_eq!(read_sync_names(text, ""), SyncNames::Foreign(text.to_owned()), "{text}");
+        }
+        assert_eq!(read_sync_names("mine", "mine"), SyncNames::Off);
+    }
+}

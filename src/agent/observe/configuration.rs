@@ -1,0 +1,128 @@
+//! The configuration files beside what they should be. Also writes them: what is compared and what is written are one
+//! text.
+//!
+//! Two parts of the main file are not the configuration's and are kept as they stand: the recovery parameters (whom
+//! this member follows) and `synchronous_standby_names` (whom commits wait for).
+
+use crate::agent::instance::{Instance, SYNC_PARAMETER};
+use crate::postgres::conf::{self, Parameters};
+use crate::postgres::{hba, standby};
+use crate::sys::files::{self, FileError};
+
+/// What the main file holds beside the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Kept {
+    pub recovery: Parameters,
+    /// None: the user's own value counts.
+    pub sync_names: Option<String>,
+}
+
+/// Reads the parts of the main file that are kept.
+pub fn kept(instance: &Instance) -> Kept {
+    let text = files::read_if_there(&instance.place.main()).ok().flatten().unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let mut kept = Kept::default();
+    if !is_ours(&text) {
+        return kept;
+    }
+    for line in text.lines() {
+        let Some((name, value)) = line.split_once(" = ") else {
+            continue;
+        };
+        let Some(value) = unquote(value) else {
+            continue;
+        };
+        if conf::RECOVERY.contains(&name) {
+            kept.recovery.insert(name.to_owned(), value);
+        } else if name == SYNC_PARAMETER {
+            kept.sync_names = Some(value);
+        }
+    }
+    if kept.sync_names.as_deref() == Some(instance.own_sync_names().as_str()) {
+        kept.sync_names = None;
+    }
+    kept
+}
+
+fn is_ours(text: &str) -> bool {
+    text.starts_with("# Written by the node agent")
+}
+
+/// Undoes the quoting of the file that is ours.
+fn unquote(value: &str) -> Option<String> {
+    let inner = value.trim().strip_prefix('\'')?.strip_suffix('\'')?;
+    Some(inner.replace("''", "'").replace("\\n", "\n").replace("\\\\", "\\"))
+}
+
+fn render(instance: &Instance, include: &str, kept: &Kept) -> String {
+    let (_, mut file) = conf::split(&instance.parameters());
+    let own = instance.own_sync_names();
+    match &kept.sync_names {
+        Some(names) => {
+            file.insert(SYNC_PARAMETER.to_owned(), names.clone());
+        }
+        None if !own.is_empty() => {
+            file.insert(SYNC_PARAMETER.to_owned(), own);
+        }
+        None => {}
+    }
+    conf::render(include, &file, &kept.recovery)
+}
+
+/// Tells whether the files say what the configuration wants.
+pub fn is_in_step(instance: &Instance) -> bool {
+    let text = files::read_if_there(&instance.place.main()).ok().flatten().unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let Some(include) = text.lines().find_map(|line| unquote(line.strip_prefix("include ")?)) else {
+        return false;
+    };
+    text == render(instance, &include, &kept(instance)) && lists_are_in_step(instance)
+}
+
+fn lists_are_in_step(instance: &Instance) -> bool {
+    let holds = |name: &str, lines: Option<Vec<String>>| {
+        let Some(lines) = lines else { return true };
+        let text = files::read_if_there(&instance.place.config_dir.join(name)).ok().flatten().unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let found: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let wanted: Vec<&str> =
+            lines.iter().flat_map(|line| line.trim_end().lines()).filter(|line| !line.starts_with('#')).collect();
+        found == wanted
+    };
+    holds("pg_hba.conf", instance.hba()) && holds("pg_ident.conf", instance.ident())
+}
+
+/// Writes all configuration files. Returns whether anything changed; a reload makes it count.
+///
+/// # Errors
+/// A folder may not be written.
+pub fn write(instance: &Instance, kept: &Kept) -> Result<bool, FileError> {
+    let include = conf::settle_base(&instance.place, None)?;
+    let mut changed = conf::write(&instance.place, &render(instance, &include, kept))?;
+    if let Some(lines) = instance.hba() {
+        changed |= hba::write(&instance.place, &lines)?;
+    }
+    if let Some(lines) = instance.ident() {
+        changed |= hba::write_ident(&instance.place, &lines)?;
+    }
+    changed |= conf::clean_auto(instance.data_dir())?;
+    conf::keep_copies(&instance.place)?;
+    Ok(changed)
+}
+
+/// Returns the recovery parameters of a server that follows `upstream`.
+pub fn recovery(instance: &Instance, upstream: Option<&standby::Upstream>) -> Parameters {
+    standby::recovery_parameters(upstream, &instance.recovery_extra())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoting_is_undone() {
+        for text in ["", "it's", "a\\b", "x\ny", "2 (\"a\",\"b\")"] {
+            assert_eq!(unquote(&conf::quote(text)).as_deref(), Some(text), "{text}");
+        }
+    }
+}

@@ -1,0 +1,488 @@
+//! What the server of this member is and does: pg_control, the guard's word on the postmaster, one query.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use tokio::sync::Mutex;
+
+use crate::agent::instance::{Instance, read_sync_names};
+use crate::agent::observe::configuration;
+use crate::agent::observe::dcs::DcsRead;
+use crate::agent::shown::{PostgresExtras, Shown};
+use crate::agent::view::{
+    Configuration, Control, ControlState, Data, Postgres, PrimaryFacts, Process, ReplicaFacts, Running, Slot,
+    Standby, Started, StopMode, Tick, Upstream,
+};
+use crate::cluster::control_file::ControlState as OnDisk;
+use crate::cluster::{MemberName, PgVersion, Timeline};
+use crate::guard::protocol::{self, Status};
+use crate::postgres::query::{Monitored, QueryError, Session, Target, connect};
+use crate::postgres::standby::parse_conninfo;
+use crate::postgres::{controldata, has_data, history, is_vacant, slots, standby};
+use crate::sys::clock;
+
+/// How often parameters that wait for a restart are asked for.
+const PENDING_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// The mark in a data directory whose cluster has not got its roles yet.
+pub const BOOTSTRAP_MARK: &str = "keddah.bootstrap";
+
+/// One look at the server.
+#[derive(Debug, Clone)]
+pub struct Looked {
+    pub postgres: Postgres,
+    pub extras: PostgresExtras,
+    pub pending_restart_reason: Map<String, Value>,
+}
+
+/// What is known of the server from look to look.
+#[derive(Debug, Default)]
+pub struct Observer {
+    session: Option<Arc<Session>>,
+    /// The postmaster that is there, since when, and whether it has ever answered.
+    server: Option<Server>,
+    /// The mode of the stop that was asked for last.
+    stop_asked: Option<StopMode>,
+    report: Option<(controldata::Control, controldata::Report)>,
+    version: Option<PgVersion>,
+    pending: (Tick, Map<String, Value>),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Server {
+    pid: u32,
+    start_ticks: u64,
+    since: Tick,
+    answered: Option<Started>,
+    silent_since: Option<Tick>,
+    stopping_since: Option<Tick>,
+}
+
+impl Observer {
+    /// Remembers how the server was told to stop; the guard's word tells when it is gone.
+    pub fn note_stop(&mut self, mode: StopMode) {
+        self.stop_asked = Some(self.stop_asked.map_or(mode, |before| before.max(mode)));
+    }
+
+    /// Returns the open connection, for what acts on the server.
+    pub fn session(&self) -> Option<Arc<Session>> {
+        self.session.clone().filter(|session| session.is_open())
+    }
+
+    /// Looks. `status` is the guard's, None where it cannot be reached.
+    pub async fn look(&mut self, instance: &Instance, status: Option<&Status>, read: &DcsRead) -> Looked {
+        let now = clock::now();
+        let mut extras = PostgresExtras::default();
+        let (process, monitored) = self.process(instance, status, read, now, &mut extras).await;
+        let data = self.data(instance, &process);
+        let running = matches!(process, Process::Running(_));
+        if !running {
+            self.pending = (Tick(0), Map::new());
+        } else if now.since(self.pending.0) >= PENDING_EVERY
+            && let Some(session) = self.session()
+            && let Ok(found) = pending_restart(&session, instance).await
+        {
+            self.pending = (now, found);
+        }
+        if let Some(monitored) = &monitored {
+            self.version = Some(monitored.version);
+        }
+        let in_step = !running || configuration::is_in_step(instance);
+        let postgres = Postgres {
+            data,
+            process,
+            configuration: if in_step { Configuration::InStep } else { Configuration::Differs },
+            pending_restart: !self.pending.1.is_empty(),
+            version: self.version,
+        };
+        Looked { postgres, extras, pending_restart_reason: self.pending.1.clone() }
+    }
+
+    async fn process(
+        &mut self,
+        instance: &Instance,
+        status: Option<&Status>,
+        read: &DcsRead,
+        now: Tick,
+        extras: &mut PostgresExtras,
+    ) -> (Process, Option<Monitored>) {
+        let Some(found) = status.and_then(|status| status.server) else {
+            self.session = None;
+            let was_here = self.server.take().is_some();
+            let asked = self.stop_asked.take().is_some();
+            let exit = status.and_then(|status| status.last_exit);
+            let crashed = match exit {
+                Some(exit) => !exit.asked,
+                None => was_here && !asked,
+            };
+            return (if crashed { Process::Crashed } else { Process::Stopped }, None);
+        };
+        let server = match self.server {
+            Some(server) if server.pid == found.pid && server.start_ticks == found.start_ticks => server,
+            _ => {
+                self.session = None;
+                self.stop_asked = None;
+                Server {
+                    pid: found.pid,
+                    start_ticks: found.start_ticks,
+                    since: now,
+                    answered: None,
+                    silent_since: None,
+                    stopping_since: None,
+                }
+            }
+        };
+        let server = self.server.insert(server);
+        let started = if found.writable { Started::Primary } else { Started::Replica };
+        if found.stopping {
+            self.session = None;
+            let since = *server.stopping_since.get_or_insert(now);
+            let stage = status.and_then(|status| status.stage);
+            let mode = match (self.stop_asked, stage) {
+                (Some(StopMode::Immediate), _)
+                | (_, Some(protocol::StopMode::Immediate | protocol::StopMode::Kill)) => StopMode::Immediate,
+                (Some(StopMode::Fast) | None, Some(protocol::StopMode::Fast) | None) => StopMode::Fast,
+            };
+            return (Process::Stopping { mode, since }, None);
+        }
+        let answer = monitor(&mut self.session, &instance.target("Patroni heartbeat")).await;
+        match answer {
+            Ok((monitored, found_slots)) => {
+                let running = running(instance, &monitored, &found_slots, read);
+                server.answered = Some(match running {
+                    Running::Primary(_) => Started::Primary,
+                    Running::Replica(_) => Started::Replica,
+                });
+                server.silent_since = None;
+                fill(extras, &monitored);
+                (Process::Running(running), Some(monitored))
+            }
+            Err(error) => {
+                self.session = None;
+                let process = match server.answered {
+                    None => Process::Starting { role: started, since: server.since },
+                    Some(role) => {
+                        if server.silent_since.is_none() {
+                            tracing::warn!(error = %crate::sys::chain(&error), "Postgres does not answer");
+                        }
+                        Process::Unresponsive { role, since: *server.silent_since.get_or_insert(now) }
+                    }
+                };
+                (process, None)
+            }
+        }
+    }
+
+    fn data(&mut self, instance: &Instance, process: &Process) -> Data {
+        let data_dir = instance.data_dir();
+        if is_vacant(data_dir) {
+            self.report = None;
+            return Data::Empty;
+        }
+        let control = match controldata::read(data_dir) {
+            Ok(control) => control,
+            Err(_) if is_unfinished(data_dir) => return Data::Unfinished,
+            Err(error) => {
+                tracing::debug!(error = %crate::sys::chain(&error), "pg_control cannot be read");
+                return Data::Unreadable;
+            }
+        };
+        let stopped = matches!(process, Process::Stopped | Process::Crashed);
+        let fresh = match &self.report {
+            None => false,
+            Some((of, _)) => !stopped || *of == control,
+        };
+        if !fresh {
+            match controldata::report(&instance.installation, data_dir) {
+                Ok(report) => self.report = Some((control, report)),
+                Err(error) => {
+                    tracing::warn!(error = %crate::sys::chain(&error), "pg_controldata failed");
+                    self.report = None;
+                }
+            }
+        }
+        let report = self.report.as_ref().map(|(_, report)| report);
+        Data::Present(Control {
+            system_id: control.system_id,
+            state: state(control.state),
+            timeline: control.timeline,
+            checkpoint: control.checkpoint,
+            minimum_recovery: report.and_then(controldata::Report::minimum_recovery_end),
+            rewindable: report.is_some_and(controldata::Report::allows_rewind),
+            recovery_signal: standby::is_signalled(data_dir),
+            bootstrap_unfinished: data_dir.join(BOOTSTRAP_MARK).exists(),
+        })
+    }
+}
+
+/// Tells whether a data directory without a usable pg_control is what an interrupted copy left: pg_basebackup writes
+/// the label first and pg_control last, and initdb writes no label.
+fn is_unfinished(data_dir: &Path) -> bool {
+    let control = data_dir.join("global/pg_control").exists();
+    let label = data_dir.join("backup_label").exists();
+    let only_wal = !has_data(data_dir) && data_dir.join("pg_wal").exists();
+    !control && (label || only_wal)
+}
+
+fn state(state: OnDisk) -> ControlState {
+    match state {
+        OnDisk::StartingUp => ControlState::StartingUp,
+        OnDisk::ShutDown => ControlState::ShutDown,
+        OnDisk::ShutDownInRecovery => ControlState::ShutDownInRecovery,
+        OnDisk::ShuttingDown => ControlState::ShuttingDown,
+        OnDisk::CrashRecovery => ControlState::InCrashRecovery,
+        OnDisk::ArchiveRecovery => ControlState::InArchiveRecovery,
+        OnDisk::InProduction => ControlState::InProduction,
+    }
+}
+
+async fn monitor(
+    slot: &mut Option<Arc<Session>>,
+    target: &Target,
+) -> Result<(Monitored, Vec<slots::Slot>), QueryError> {
+    let session = match slot.take().filter(|session| session.is_open()) {
+        Some(session) => session,
+        None => Arc::new(connect(target).await?),
+    };
+    let monitored = session.monitor().await?;
+    let found = slots::list(&session).await?;
+    *slot = Some(session);
+    Ok((monitored, found))
+}
+
+fn running(instance: &Instance, seen: &Monitored, found: &[slots::Slot], read: &DcsRead) -> Running {
+    let sync_names = read_sync_names(&seen.synchronous_standby_names, &instance.own_sync_names());
+    let slots: BTreeMap<String, Slot> = found
+        .iter()
+        .map(|slot| {
+            let physical = matches!(slot.kind, slots::Kind::Physical);
+            (slot.name.clone(), Slot { physical, active: slot.active })
+        })
+        .collect();
+    if seen.in_recovery {
+        return Running::Replica(ReplicaFacts {
+            timeline: seen.timeline,
+            received: seen.received,
+            replayed: seen.replayed.unwrap_or_default(),
+            streaming: seen.receiver.as_ref().is_some_and(|receiver| receiver.status == "streaming"),
+            upstream: upstream(&seen.primary_conninfo, &seen.primary_slot_name, read),
+            sync_names,
+            slots,
+        });
+    }
+    Running::Primary(PrimaryFacts {
+        timeline: seen.timeline,
+        lsn: seen.flushed.unwrap_or_default(),
+        history: history::read(instance.data_dir(), seen.timeline).unwrap_or_default(),
+        sync_names,
+        standbys: standbys(seen, read),
+        slots,
+        checkpoint_pending: seen.checkpoint_timeline < seen.timeline,
+    })
+}
+
+/// Tells whom a replica follows. A connection that leads to no member in its present place is `Other`.
+fn upstream(conninfo: &str, slot: &str, read: &DcsRead) -> Upstream {
+    if conninfo.trim().is_empty() {
+        return Upstream::Nobody;
+    }
+    let Some(pairs) = parse_conninfo(conninfo) else {
+        return Upstream::Other;
+    };
+    let host = pairs.get("host").map(String::as_str).unwrap_or_default();
+    let port: u16 = pairs.get("port").and_then(|port| port.parse().ok()).unwrap_or(5432);
+    let there = |document: &crate::contract::member::MemberDocument| {
+        document.host_port().is_some_and(|(h, p)| h == host && p == port)
+    };
+    match read.documents.iter().find(|(_, document)| there(document)) {
+        Some((name, _)) => Upstream::Member {
+            name: name.clone(),
+            slot: Some(slot.to_owned()).filter(|slot| !slot.is_empty()),
+        },
+        None => Upstream::Other,
+    }
+}
+
+fn standbys(seen: &Monitored, read: &DcsRead) -> BTreeMap<MemberName, Standby> {
+    let mut standbys = BTreeMap::new();
+    for sender in &seen.senders {
+        let member = read
+            .documents
+            .keys()
+            .find(|name| name.as_str().eq_ignore_ascii_case(&sender.application_name));
+        let Some(name) = member.cloned().or_else(|| sender.application_name.parse().ok()) else {
+            continue;
+        };
+        if sender.state == "backup" {
+            continue;
+        }
+        let facts = Standby {
+            streaming: sender.state == "streaming",
+            sync: matches!(sender.sync_state.as_str(), "sync" | "quorum"),
+            written: sender.written.unwrap_or_default(),
+            flushed: sender.flushed.unwrap_or_default(),
+            replayed: sender.replayed.unwrap_or_default(),
+        };
+        // Of two connections with one name the one that is further counts.
+        standbys
+            .entry(name)
+            .and_modify(|known: &mut Standby| {
+                if known.flushed < facts.flushed {
+                    *known = facts.clone();
+                }
+            })
+            .or_insert(facts);
+    }
+    standbys
+}
+
+fn fill(extras: &mut PostgresExtras, seen: &Monitored) {
+    extras.postmaster_start_time = python_time(seen.started);
+    extras.replay_paused = seen.replay_paused;
+    extras.latest_end_lsn =
+        seen.receiver.as_ref().and_then(|receiver| receiver.latest_end).map_or(0, |lsn| lsn.0);
+    extras.replication = seen
+        .senders
+        .iter()
+        .map(|sender| {
+            serde_json::json!({
+                "application_name": sender.application_name,
+                "state": sender.state,
+                "sync_state": sender.sync_state,
+            })
+        })
+        .collect();
+}
+
+/// Writes seconds since 1970 as Python prints a time with its zone.
+fn python_time(seconds: f64) -> Option<String> {
+    let micros = (seconds * 1e6).round();
+    if !(0.0..1e18).contains(&micros) {
+        return None;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "the range is checked")]
+    let time = jiff::Timestamp::from_microsecond(micros as i64).ok()?;
+    Some(time.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S.%6f+00:00").to_string())
+}
+
+/// Returns the parameters that wait for a restart, with both values.
+async fn pending_restart(session: &Session, instance: &Instance) -> Result<Map<String, Value>, QueryError> {
+    let (line, file) = crate::postgres::conf::split(&instance.parameters());
+    let mut found = Map::new();
+    let mut note = |name: &str, old: &str, new: &str| {
+        found.insert(name.to_owned(), serde_json::json!({"old_value": old, "new_value": new}));
+    };
+    let waiting = session.pending_restart().await?;
+    for (name, setting, _) in session.restart_settings().await? {
+        if let Some(wanted) = line.get(&name) {
+            if !same_value(wanted, &setting) {
+                note(&name, &setting, wanted);
+            }
+        } else if waiting.contains(&name) {
+            let wanted = file.get(&name).cloned().unwrap_or_default();
+            note(&name, &setting, &wanted);
+        }
+    }
+    Ok(found)
+}
+
+/// Compares a wanted value with what the server shows: numbers as numbers, truth values as truth values.
+fn same_value(wanted: &str, shown: &str) -> bool {
+    let flag = |text: &str| match text.to_ascii_lowercase().as_str() {
+        "on" | "true" | "yes" | "1" => Some(true),
+        "off" | "false" | "no" | "0" => Some(false),
+        _ => None,
+    };
+    let number = |text: &str| text.trim().parse::<i64>().ok();
+    wanted.eq_ignore_ascii_case(shown)
+        || (number(wanted).is_some() && number(wanted) == number(shown))
+        || (matches!(shown, "on" | "off") && flag(wanted) == flag(shown))
+}
+
+/// Asks the server for its position at the moment of a question, on a connection of its own.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    target: Target,
+    session: Arc<Mutex<Option<Arc<Session>>>>,
+}
+
+impl Probe {
+    pub fn new(instance: &Instance) -> Probe {
+        Probe { target: instance.target("Patroni restapi"), session: Arc::default() }
+    }
+
+    /// Returns the last look with positions of this moment; None where the server does not answer.
+    pub async fn refresh(&self, shown: &Shown) -> Option<Shown> {
+        shown.running()?;
+        let mut slot = self.session.lock().await;
+        let session = match slot.take().filter(|session| session.is_open()) {
+            Some(session) => session,
+            None => Arc::new(connect(&self.target).await.ok()?),
+        };
+        let seen = session.monitor().await.ok()?;
+        *slot = Some(session);
+        drop(slot);
+        let mut fresh = shown.clone();
+        let running = match &mut fresh.view.postgres.process {
+            Process::Running(running) => running,
+            Process::Stopped
+            | Process::Crashed
+            | Process::Starting { .. }
+            | Process::Unresponsive { .. }
+            | Process::Stopping { .. } => return None,
+        };
+        let timeline: Timeline = seen.timeline;
+        *running = match (&*running, seen.in_recovery) {
+            (Running::Replica(facts), true) => Running::Replica(ReplicaFacts {
+                timeline,
+                received: seen.received,
+                replayed: seen.replayed.unwrap_or_default(),
+                streaming: seen.receiver.as_ref().is_some_and(|receiver| receiver.status == "streaming"),
+                ..facts.clone()
+            }),
+            (Running::Primary(facts), false) => Running::Primary(PrimaryFacts {
+                timeline,
+                lsn: seen.flushed.unwrap_or_default(),
+                ..facts.clone()
+            }),
+            // It has left recovery since the last look: the next look says so.
+            (Running::Replica(_), false) | (Running::Primary(_), true) => return None,
+        };
+        Some(fresh)
+    }
+}
+
+/// Returns the path of the mark of a cluster without its roles.
+pub fn bootstrap_mark(data_dir: &Path) -> PathBuf {
+    data_dir.join(BOOTSTRAP_MARK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_compare_as_postgres_means_them() {
+        assert!(same_value("on", "on"));
+        assert!(same_value("true", "on"));
+        assert!(same_value("0100", "100"));
+        assert!(!same_value("101", "100"));
+        assert!(!same_value("1", "off"));
+    }
+
+    #[test]
+    fn an_interrupted_copy_is_told_from_foreign_files() {
+        let temp = tempfile::tempdir().unwrap();
+        assert!(!is_unfinished(temp.path()));
+
+        std::fs::create_dir(temp.path().join("pg_wal")).unwrap();
+        assert!(is_unfinished(temp.path()));
+    }
+
+    #[test]
+    fn times_are_written_as_python_prints_them() {
+        assert_eq!(python_time(1_769_860_800.123_456).unwrap(), "2026-01-31 12:00:00.123456+00:00");
+    }
+}

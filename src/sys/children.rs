@@ -1,0 +1,113 @@
+//! Processes that this one has started and does not wait for, and how to end them.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::{Pid, getpid};
+
+use std::os::unix::process::CommandExt;
+
+/// Starts a program that outlives this one, in a session of its own; its output goes to this one's standard error.
+/// Returns its pid.
+///
+/// # Errors
+/// It could not be started.
+#[expect(clippy::disallowed_methods, reason = "sys is the door; sys::process only runs programs to their end")]
+pub fn detach(program: &Path, arguments: &[String]) -> std::io::Result<u32> {
+    let mut command = std::process::Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+    own_session(&mut command);
+    let mut child = command.spawn()?;
+    let pid = child.id();
+    // Somebody has to collect it, or it stays as a zombie that looks alive.
+    std::thread::Builder::new().name("reaper".to_owned()).spawn(move || drop(child.wait()))?;
+    Ok(pid)
+}
+
+#[expect(unsafe_code, reason = "a session of its own has no safe form before exec")]
+fn own_session(command: &mut std::process::Command) {
+    // SAFETY: the closure runs in the forked child, makes one system call, allocates nothing and takes no lock.
+    unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(std::io::Error::from)) };
+}
+
+/// Executes `program` in place of this one: same process, same pid. Returns only if that failed.
+#[expect(clippy::disallowed_methods, reason = "sys is the door; nothing is run beside this process")]
+pub fn execute(program: &Path, arguments: &[String]) -> std::io::Error {
+    std::process::Command::new(program).args(arguments).exec()
+}
+
+/// One process of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub pid: i32,
+    pub parent: i32,
+    pub argv: Vec<String>,
+}
+
+impl Seen {
+    /// Returns the file name of its program.
+    pub fn program(&self) -> Option<&str> {
+        self.argv.first().and_then(|program| program.rsplit('/').next())
+    }
+}
+
+/// Lists the processes of this host. One that ends meanwhile is left out.
+pub fn list() -> Vec<Seen> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| read(&entry.path())).collect()
+}
+
+fn read(folder: &Path) -> Option<Seen> {
+    let pid: i32 = folder.file_name()?.to_str()?.parse().ok()?;
+    let stat = std::fs::read_to_string(folder.join("stat")).ok()?;
+    // The name in parentheses may hold anything; what follows its last one is numbers.
+    let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+    let line = std::fs::read(folder.join("cmdline")).ok()?;
+    let argv =
+        line.split(|byte| *byte == 0).filter(|a| !a.is_empty()).map(|a| String::from_utf8_lossy(a).into_owned());
+    Some(Seen { pid, parent, argv: argv.collect() })
+}
+
+/// Kills the children of this process that run one of `programs`, with their process groups.
+pub fn end_children(programs: &[&str]) {
+    let me = getpid().as_raw();
+    for seen in list() {
+        if seen.parent == me && seen.program().is_some_and(|name| programs.contains(&name)) {
+            let _gone = killpg(Pid::from_raw(seen.pid), Signal::SIGKILL);
+            let _gone = kill(Pid::from_raw(seen.pid), Signal::SIGKILL);
+        }
+    }
+}
+
+/// Kills what an earlier process of ours left at work on `folder`: `programs` with it in an argument.
+pub fn end_strays(programs: &[&str], folder: &Path) -> Vec<String> {
+    let folder = PathBuf::from(folder);
+    let text = folder.display().to_string();
+    let mut ended = Vec::new();
+    for seen in list() {
+        let names_it = seen.argv.iter().any(|argument| argument.ends_with(&text));
+        if names_it && let Some(program) = seen.program().filter(|name| programs.contains(name)) {
+            let _gone = kill(Pid::from_raw(seen.pid), Signal::SIGKILL);
+            ended.push(format!("{program} (pid {})", seen.pid));
+        }
+    }
+    ended
+}
+
+/// Returns the identifier of this boot of the host; empty where the kernel gives none.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_among_those_that_run() {
+        let me = getpid().as_raw();
+
+        assert!(list().iter().any(|seen| seen.pid == me && !seen.argv.is_empty()));
+    }
+}
