@@ -37,7 +37,9 @@ impl Instance {
             server.clone_into(&mut installation.server);
         }
         let mut place = ConfigPlace::inside(&config.postgresql.data_dir);
-        if let Some(folder) = section.get("config_dir").and_then(Value::as_str).filter(|text| !text.is_empty()) {
+        if let Some(folder) =
+            section.get("config_dir").and_then(Value::as_str).filter(|text| !text.is_empty())
+        {
             place.config_dir = PathBuf::from(folder);
         }
         Instance { config: config.clone(), section, installation, place }
@@ -92,7 +94,10 @@ impl Instance {
         for (name, value) in from("recovery_conf").into_iter().chain(from("parameters")) {
             if matches!(
                 name.as_str(),
-                "restore_command" | "archive_cleanup_command" | "recovery_end_command" | "recovery_min_apply_delay"
+                "restore_command"
+                    | "archive_cleanup_command"
+                    | "recovery_end_command"
+                    | "recovery_min_apply_delay"
             ) && let Some(text) = parameter_text(&value)
             {
                 extra.insert(name, text);
@@ -117,7 +122,9 @@ impl Instance {
                     match item {
                         Value::String(name) => options.push((name.clone(), None)),
                         Value::Object(map) => {
-                            options.extend(map.iter().map(|(name, value)| (name.clone(), parameter_text(value))));
+                            options.extend(
+                                map.iter().map(|(name, value)| (name.clone(), parameter_text(value))),
+                            );
                         }
                         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {}
                     }
@@ -234,7 +241,6 @@ pub fn read_sync_names(text: &str, own: &str) -> SyncNames {
         Some(_) | None => SyncNames::Foreign(text.to_owned()),
     }
 }
-
 
 #[cfg(test)]
 mod tests {

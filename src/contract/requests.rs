@@ -177,7 +177,10 @@ mod tests {
     fn view(pairs: &[(&str, &str)]) -> ClusterView {
         let pairs: Vec<(String, &str)> =
             pairs.iter().map(|(key, value)| (format!("/service/demo/{key}"), *value)).collect();
-        ClusterView::read(&Keys::new("service", "demo"), pairs.iter().map(|(key, value)| (key.as_str(), *value)))
+        ClusterView::read(
+            &Keys::new("service", "demo"),
+            pairs.iter().map(|(key, value)| (key.as_str(), *value)),
+        )
     }
 
     fn ask(kind: Kind, body: &str, view: &ClusterView) -> Result<Kind, (u16, String)> {

@@ -39,7 +39,8 @@ impl ClusterView {
             match keys.read(key) {
                 Key::Leader => view.leader = Some(value.to_owned()),
                 Key::Member(name) => {
-                    view.members.extend(MemberDocument::parse(value).ok().map(|member| (name.to_owned(), member)));
+                    view.members
+                        .extend(MemberDocument::parse(value).ok().map(|member| (name.to_owned(), member)));
                 }
                 Key::Config => {
                     if let Ok(Value::Object(map)) = serde_json::from_str(value) {
@@ -47,7 +48,9 @@ impl ClusterView {
                     }
                 }
                 Key::Initialize => view.initialize = Some(value.to_owned()),
-                Key::Status => view.optime = StatusDocument::parse(value).ok().and_then(|status| status.optime()),
+                Key::Status => {
+                    view.optime = StatusDocument::parse(value).ok().and_then(|status| status.optime());
+                }
                 Key::History => view.history = history::parse(value).unwrap_or_default(),
                 Key::Failover => {
                     view.failover = failover::parse(value).ok().filter(|request| !request.is_spent());
@@ -68,8 +71,9 @@ impl ClusterView {
 
     /// Tells whether a member says that it is a running primary.
     pub fn is_primary(&self, name: &str) -> bool {
-        self.member_named(name)
-            .is_some_and(|member| member.role() == Some(Role::Primary) && member.state() == Some(State::Running))
+        self.member_named(name).is_some_and(|member| {
+            member.role() == Some(Role::Primary) && member.state() == Some(State::Running)
+        })
     }
 
     pub fn is_synchronous(&self) -> bool {

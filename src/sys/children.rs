@@ -13,7 +13,10 @@ use std::os::unix::process::CommandExt;
 ///
 /// # Errors
 /// It could not be started.
-#[expect(clippy::disallowed_methods, reason = "sys is the door; sys::process only runs programs to their end")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "sys is the door; sys::process only runs programs to their end"
+)]
 pub fn detach(program: &Path, arguments: &[String]) -> std::io::Result<u32> {
     let mut command = std::process::Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
@@ -64,8 +67,10 @@ fn read(folder: &Path) -> Option<Seen> {
     // The name in parentheses may hold anything; what follows its last one is numbers.
     let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
     let line = std::fs::read(folder.join("cmdline")).ok()?;
-    let argv =
-        line.split(|byte| *byte == 0).filter(|a| !a.is_empty()).map(|a| String::from_utf8_lossy(a).into_owned());
+    let argv = line
+        .split(|byte| *byte == 0)
+        .filter(|a| !a.is_empty())
+        .map(|a| String::from_utf8_lossy(a).into_owned());
     Some(Seen { pid, parent, argv: argv.collect() })
 }
 

@@ -1,3 +1,6 @@
 //! Carries out decisions. Adds no condition and makes no choice: where a fence does not hold, it says so.
 
+pub mod callbacks;
 pub mod dcs;
+pub mod job;
+pub mod postgres;

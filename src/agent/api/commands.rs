@@ -19,8 +19,14 @@ use crate::sys::clock;
 /// Something asked of the loop.
 #[derive(Debug)]
 pub enum Ask {
-    Restart { only_role: Option<Started>, only_if_pending: bool, done: oneshot::Sender<bool> },
-    Reinitialize { from_leader: bool },
+    Restart {
+        only_role: Option<Started>,
+        only_if_pending: bool,
+        done: oneshot::Sender<bool>,
+    },
+    Reinitialize {
+        from_leader: bool,
+    },
     Reload,
     /// Look again: something was written to etcd.
     Look,
@@ -102,20 +108,20 @@ impl Commands {
                         None => return Answer::text(400, "postgres_version should be like 15.2"),
                     }
                 }
-                "timeout" => match value.as_i64().or_else(|| value.as_str().and_then(|text| text.parse().ok())) {
-                    Some(seconds) if seconds > 0 => {}
-                    _ => return Answer::text(400, "Timeout should be a positive number of seconds"),
-                },
+                "timeout" => {
+                    match value.as_i64().or_else(|| value.as_str().and_then(|text| text.parse().ok())) {
+                        Some(seconds) if seconds > 0 => {}
+                        _ => return Answer::text(400, "Timeout should be a positive number of seconds"),
+                    }
+                }
                 "schedule" => return Answer::text(400, "scheduled restarts are not supported"),
                 other => {
                     return Answer::text(400, format!("Unknown filter for the scheduled restart: {other}"));
                 }
             }
         }
-        let limit = body
-            .get("timeout")
-            .and_then(Value::as_u64)
-            .map_or(Duration::from_secs(600), Duration::from_secs);
+        let limit =
+            body.get("timeout").and_then(Value::as_u64).map_or(Duration::from_secs(600), Duration::from_secs);
         let (done, outcome) = oneshot::channel();
         if self.asks.send(Ask::Restart { only_role, only_if_pending, done }).await.is_err() {
             return Answer::text(503, "the agent is ending");
@@ -237,10 +243,12 @@ impl Commands {
     async fn outcome(&self, kind: Kind, request: &FailoverRequest, before: &DcsRead) -> Answer {
         let leader_before = before.snapshot.leader.as_ref().map(|leader| leader.name.clone());
         let limit = Duration::from_secs(20).max(
-            before.config.as_ref().and_then(|config| config.get("loop_wait")).and_then(Value::as_u64).map_or(
-                Duration::ZERO,
-                |seconds| Duration::from_secs(2 * seconds),
-            ),
+            before
+                .config
+                .as_ref()
+                .and_then(|config| config.get("loop_wait"))
+                .and_then(Value::as_u64)
+                .map_or(Duration::ZERO, |seconds| Duration::from_secs(2 * seconds)),
         );
         let began = clock::now();
         while clock::now().since(began) < limit {
@@ -258,9 +266,16 @@ impl Commands {
                 return match &request.candidate {
                     Some(candidate) if *candidate != leader.name => Answer::text(
                         200,
-                        format!("{}ed over to \"{}\" instead of \"{candidate}\"", kind.stem_title(), leader.name),
+                        format!(
+                            "{}ed over to \"{}\" instead of \"{candidate}\"",
+                            kind.stem_title(),
+                            leader.name
+                        ),
                     ),
-                    _ => Answer::text(200, format!("Successfully {}ed over to \"{}\"", kind.stem(), leader.name)),
+                    _ => Answer::text(
+                        200,
+                        format!("Successfully {}ed over to \"{}\"", kind.stem(), leader.name),
+                    ),
                 };
             }
             if snapshot.failover.is_none() && snapshot.leader.is_some() {

@@ -153,12 +153,21 @@ mod tests {
     }
 
     fn primary() -> Health {
-        Health { running: true, leader: true, primary: true, dcs_known: true, loop_alive: true, ..Health::default() }
+        Health {
+            running: true,
+            leader: true,
+            primary: true,
+            dcs_known: true,
+            loop_alive: true,
+            ..Health::default()
+        }
     }
 
     #[test]
     fn a_primary_takes_writes_and_reads() {
-        for path in ["/", "/primary", "/read-write", "/leader", "/master", "/read-only", "/health", "/readiness"] {
+        for path in
+            ["/", "/primary", "/read-write", "/leader", "/master", "/read-only", "/health", "/readiness"]
+        {
             assert_eq!(ask(path, &primary()), 200, "{path}");
         }
         for path in ["/replica", "/sync", "/async", "/nonsense", "/standby-leader"] {

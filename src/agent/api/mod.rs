@@ -140,11 +140,9 @@ impl Api {
             }
             "/cluster" => self.cluster().await,
             "/history" => match self.commands.read().await {
-                Ok(read) => Answer {
-                    status: 200,
-                    body: crate::contract::history::to_text(&read.history),
-                    json: true,
-                },
+                Ok(read) => {
+                    Answer { status: 200, body: crate::contract::history::to_text(&read.history), json: true }
+                }
                 Err(error) => Answer::text(503, crate::sys::chain(&error)),
             },
             "/config" => self.commands.config().await,
@@ -156,7 +154,10 @@ impl Api {
                 if !whole || matches!(path, "/liveness" | "/readiness") {
                     return Answer::text(status, "");
                 }
-                Answer::json(status, documents::signed(documents::patroni(&shown), &self.scope, &shown).into())
+                Answer::json(
+                    status,
+                    documents::signed(documents::patroni(&shown), &self.scope, &shown).into(),
+                )
             }
         }
     }
@@ -210,7 +211,8 @@ impl Api {
             (&Method::DELETE, "/switchover") => commands.cancel_switchover().await,
             (&Method::POST, "/restart") => {
                 let shown = self.window.look();
-                let version = shown.and_then(|shown| shown.view.postgres.version).map_or(0, |version| version.0);
+                let version =
+                    shown.and_then(|shown| shown.view.postgres.version).map_or(0, |version| version.0);
                 commands.restart(&body, version).await
             }
             (&Method::DELETE, "/restart") => Answer::text(404, "no restarts are scheduled"),

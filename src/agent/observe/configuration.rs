@@ -51,7 +51,19 @@ fn is_ours(text: &str) -> bool {
 /// Undoes the quoting of the file that is ours.
 fn unquote(value: &str) -> Option<String> {
     let inner = value.trim().strip_prefix('\'')?.strip_suffix('\'')?;
-    Some(inner.replace("''", "'").replace("\\n", "\n").replace("\\\\", "\\"))
+    let mut text = String::with_capacity(inner.len());
+    let mut characters = inner.chars();
+    while let Some(c) = characters.next() {
+        match c {
+            '\'' => text.extend(characters.next().filter(|next| *next == '\'')),
+            '\\' => match characters.next()? {
+                'n' => text.push('\n'),
+                other => text.push(other),
+            },
+            c => text.push(c),
+        }
+    }
+    Some(text)
 }
 
 fn render(instance: &Instance, include: &str, kept: &Kept) -> String {
@@ -82,11 +94,15 @@ pub fn is_in_step(instance: &Instance) -> bool {
 fn lists_are_in_step(instance: &Instance) -> bool {
     let holds = |name: &str, lines: Option<Vec<String>>| {
         let Some(lines) = lines else { return true };
-        let text = files::read_if_there(&instance.place.config_dir.join(name)).ok().flatten().unwrap_or_default();
+        let text =
+            files::read_if_there(&instance.place.config_dir.join(name)).ok().flatten().unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
         let found: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
-        let wanted: Vec<&str> =
-            lines.iter().flat_map(|line| line.trim_end().lines()).filter(|line| !line.starts_with('#')).collect();
+        let wanted: Vec<&str> = lines
+            .iter()
+            .flat_map(|line| line.trim_end().lines())
+            .filter(|line| !line.starts_with('#'))
+            .collect();
         found == wanted
     };
     holds("pg_hba.conf", instance.hba()) && holds("pg_ident.conf", instance.ident())
@@ -121,7 +137,7 @@ mod tests {
 
     #[test]
     fn quoting_is_undone() {
-        for text in ["", "it's", "a\\b", "x\ny", "2 (\"a\",\"b\")"] {
+        for text in ["", "it's", "a\\b", "a\\nb", "x\ny", "2 (\"a\",\"b\")"] {
             assert_eq!(unquote(&conf::quote(text)).as_deref(), Some(text), "{text}");
         }
     }

@@ -308,10 +308,8 @@ fn upstream(conninfo: &str, slot: &str, read: &DcsRead) -> Upstream {
 fn standbys(seen: &Monitored, read: &DcsRead) -> BTreeMap<MemberName, Standby> {
     let mut standbys = BTreeMap::new();
     for sender in &seen.senders {
-        let member = read
-            .documents
-            .keys()
-            .find(|name| name.as_str().eq_ignore_ascii_case(&sender.application_name));
+        let member =
+            read.documents.keys().find(|name| name.as_str().eq_ignore_ascii_case(&sender.application_name));
         let Some(name) = member.cloned().or_else(|| sender.application_name.parse().ok()) else {
             continue;
         };

@@ -1,0 +1,340 @@
+//! What is done to the server. Whatever can make it writable is asked of the guard, which is the gate.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::agent::decide::Action;
+use crate::agent::instance::{Instance, sync_names_text};
+use crate::agent::lease::gate::Gate;
+use crate::agent::lease::keeper::Keeper;
+use crate::agent::observe::configuration::{self, Kept};
+use crate::agent::observe::dcs::DcsRead;
+use crate::agent::observe::postgres::Observer;
+use crate::agent::view::{Fence, StopMode, Upstream, Verdict};
+use crate::cluster::SyncNames;
+use crate::guard::client::GuardError;
+use crate::guard::protocol::{self, Request, StartAs};
+use crate::postgres::conf::{raise_to_primary, split};
+use crate::postgres::postmaster::{Launch, argv, environment};
+use crate::postgres::query::{QueryError, Session, connect};
+use crate::postgres::{ProgramError, controldata, slots, standby};
+use crate::sys::files::FileError;
+
+/// How long the guard may take to begin something.
+const BEGIN: Duration = Duration::from_secs(5);
+
+/// The longest that a checkpoint before a stop may hold up the loop; the checkpoint goes on without it.
+const CHECKPOINT_BEFORE_STOP: Duration = Duration::from_secs(4);
+
+/// The longest that a checkpoint in the background may take.
+const CHECKPOINT_LIMIT: Duration = Duration::from_secs(60 * 60);
+
+/// After this long the guard goes on to the next mode by itself, should the agent be gone.
+const FAST_LIMIT: Duration = Duration::from_secs(60 * 60);
+const IMMEDIATE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why an action on the server failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+    #[error("a configuration file cannot be written")]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    #[error("the guard is armed under another fence")]
+    Fenced,
+    #[error("no member `{0}` is known to follow")]
+    Unknown(String),
+    #[error("there is no connection to Postgres")]
+    NoSession,
+}
+
+impl ServerError {
+    fn verdict(&self) -> Verdict {
+        match self {
+            ServerError::Fenced => Verdict::Fenced,
+            ServerError::Guard(error) => match error.refusal() {
+                Some(
+                    protocol::Refusal::TooLate { .. }
+                    | protocol::Refusal::NotArmed
+                    | protocol::Refusal::LeaseDead { .. }
+                    | protocol::Refusal::Displaced,
+                ) => Verdict::Fenced,
+                Some(_) => Verdict::Failed,
+                None => Verdict::Unknown,
+            },
+            ServerError::Query(QueryError::Silent(_)) => Verdict::Unknown,
+            ServerError::File(_)
+            | ServerError::Query(_)
+            | ServerError::Program(_)
+            | ServerError::Unknown(_)
+            | ServerError::NoSession => Verdict::Failed,
+        }
+    }
+}
+
+/// Acts on the server through the guard and by SQL.
+#[derive(Debug, Clone)]
+pub struct ServerActor {
+    pub gate: Gate,
+    pub keeper: Keeper,
+}
+
+/// What an action may look up, all of the same look.
+#[derive(Debug)]
+pub struct Site<'a> {
+    pub instance: &'a Instance,
+    pub observer: &'a mut Observer,
+    pub read: &'a DcsRead,
+}
+
+impl ServerActor {
+    /// Carries out `action` if it is one on the server or the gate; None: it is not.
+    pub async fn run(&self, action: &Action, site: &mut Site<'_>) -> Option<Verdict> {
+        let done = match action {
+            Action::Arm { fence } => {
+                return Some(match self.keeper.arm(*fence).await {
+                    Ok(()) => Verdict::Done,
+                    Err(error) => {
+                        tracing::warn!(error = %crate::sys::chain(&error), "the guard is not armed");
+                        Verdict::Failed
+                    }
+                });
+            }
+            Action::Disarm => return Some(told(self.keeper.disarm().await)),
+            Action::ReleaseGate => return Some(told(self.keeper.release().await)),
+            Action::StartPrimary { fence } => self.start_primary(*fence, site).await,
+            Action::StartReplica { upstream } => self.start_replica(upstream, site).await,
+            Action::Promote { fence } => self.promote(*fence).await,
+            Action::Stop { mode, checkpoint } => self.stop(*mode, *checkpoint, site).await,
+            Action::Follow { upstream } => follow(upstream, site).await,
+            Action::SetSyncNames { names } => set_sync_names(names, site).await,
+            Action::KeepSlots { create, drop } => keep_slots(create, drop, site).await,
+            Action::Checkpoint => {
+                checkpoint_in_background(site.instance);
+                Ok(())
+            }
+            Action::ApplyConfiguration => apply_configuration(site).await,
+            _ => return None,
+        };
+        Some(match done {
+            Ok(()) => Verdict::Done,
+            Err(error) => {
+                tracing::warn!(action = ?action.deed(), error = %crate::sys::chain(&error), "it did not work");
+                error.verdict()
+            }
+        })
+    }
+
+    async fn start_primary(&self, fence: Fence, site: &mut Site<'_>) -> Result<(), ServerError> {
+        if self.keeper.armed() != Some(fence) {
+            return Err(ServerError::Fenced);
+        }
+        let kept = Kept {
+            recovery: configuration::recovery(site.instance, None),
+            ..configuration::kept(site.instance)
+        };
+        configuration::write(site.instance, &kept)?;
+        standby::unsignal(site.instance.data_dir())?;
+        let (line, _) = split(&site.instance.parameters());
+        self.start(StartAs::Primary, site.instance, line).await
+    }
+
+    async fn start_replica(&self, upstream: &Upstream, site: &mut Site<'_>) -> Result<(), ServerError> {
+        let instance = site.instance;
+        let upstream = upstream_of(upstream, site)?;
+        let kept = Kept {
+            recovery: configuration::recovery(instance, upstream.as_ref()),
+            ..configuration::kept(instance)
+        };
+        write_passfile(instance)?;
+        configuration::write(instance, &kept)?;
+        standby::signal(instance.data_dir())?;
+        let (mut line, _) = split(&instance.parameters());
+        let report = controldata::report(&instance.installation, instance.data_dir())?;
+        for name in raise_to_primary(&mut line, &report) {
+            tracing::info!(parameter = name, "started with the larger value of the primary; a restart is pending");
+        }
+        self.start(StartAs::Replica, instance, line).await
+    }
+
+    async fn start(
+        &self,
+        start_as: StartAs,
+        instance: &Instance,
+        parameters: crate::postgres::conf::Parameters,
+    ) -> Result<(), ServerError> {
+        let launch = launch(instance, parameters);
+        let request = Request::Start {
+            start_as,
+            argv: argv(&instance.installation, &launch),
+            env: environment(std::env::vars()),
+            output: None,
+        };
+        self.gate.ask(request, BEGIN).await?;
+        Ok(())
+    }
+
+    async fn promote(&self, fence: Fence) -> Result<(), ServerError> {
+        if self.keeper.armed() != Some(fence) {
+            return Err(ServerError::Fenced);
+        }
+        self.gate.ask(Request::Promote, BEGIN).await?;
+        Ok(())
+    }
+
+    async fn stop(&self, mode: StopMode, checkpoint: bool, site: &mut Site<'_>) -> Result<(), ServerError> {
+        if checkpoint && let Some(session) = site.observer.session() {
+            // What it leaves dirty is little: the shutdown checkpoint, during which nobody can write, is short.
+            if let Err(error) = session.checkpoint(CHECKPOINT_BEFORE_STOP).await {
+                tracing::info!(error = %crate::sys::chain(&error), "the checkpoint before the stop is not done yet");
+            }
+        }
+        let (mode, limit) = match mode {
+            StopMode::Fast => (protocol::StopMode::Fast, FAST_LIMIT),
+            StopMode::Immediate => (protocol::StopMode::Immediate, IMMEDIATE_LIMIT),
+        };
+        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        self.gate.ask(Request::Stop { mode, limit_ms }, BEGIN).await?;
+        site.observer.note_stop(match mode {
+            protocol::StopMode::Fast => StopMode::Fast,
+            protocol::StopMode::Immediate | protocol::StopMode::Kill => StopMode::Immediate,
+        });
+        Ok(())
+    }
+}
+
+fn told(outcome: Result<(), crate::agent::lease::keeper::KeeperError>) -> Verdict {
+    match outcome {
+        Ok(()) => Verdict::Done,
+        Err(error) => {
+            tracing::warn!(error = %crate::sys::chain(&error), "the guard was not told");
+            Verdict::Unknown
+        }
+    }
+}
+
+/// Returns the command line's part of a start.
+pub fn launch(instance: &Instance, parameters: crate::postgres::conf::Parameters) -> Launch {
+    let postgresql = &instance.config.postgresql;
+    Launch {
+        place: instance.place.clone(),
+        listen_addresses: postgresql.listen.host.clone(),
+        port: postgresql.listen.port,
+        cluster_name: instance.config.scope.clone(),
+        parameters,
+    }
+}
+
+/// Writes the file by which replicas, copies and rewinds sign in.
+///
+/// # Errors
+/// Its folder may not be written.
+pub fn write_passfile(instance: &Instance) -> Result<(), FileError> {
+    let postgresql = &instance.config.postgresql;
+    let mut entries = Vec::new();
+    let known = [Some(&postgresql.replication), postgresql.rewind.as_ref(), Some(&postgresql.superuser)];
+    for credentials in known.into_iter().flatten() {
+        if let Some(password) = &credentials.password {
+            entries.push(standby::Password {
+                host: "*".to_owned(),
+                port: None,
+                user: credentials.username.clone(),
+                password: password.clone(),
+            });
+        }
+    }
+    standby::write_passfile(&postgresql.pgpass, &entries)
+}
+
+/// Returns the connection to an upstream; None: there is nobody to follow.
+fn upstream_of(upstream: &Upstream, site: &Site<'_>) -> Result<Option<standby::Upstream>, ServerError> {
+    let (name, slot) = match upstream {
+        Upstream::Nobody => return Ok(None),
+        Upstream::Member { name, slot } => (name, slot),
+        // Only ever seen, never asked for.
+        Upstream::Other => return Err(ServerError::Unknown("of an unknown connection".to_owned())),
+    };
+    let place = site.read.documents.get(name).and_then(|document| document.host_port());
+    let (host, port) = place.ok_or_else(|| ServerError::Unknown(name.as_str().to_owned()))?;
+    Ok(Some(standby::Upstream {
+        host,
+        port,
+        user: site.instance.config.postgresql.replication.username.clone(),
+        passfile: Some(site.instance.passfile()),
+        application_name: site.instance.config.name.clone(),
+        options: Vec::new(),
+        slot: slot.clone(),
+    }))
+}
+
+fn session(site: &Site<'_>) -> Result<Arc<Session>, ServerError> {
+    site.observer.session().ok_or(ServerError::NoSession)
+}
+
+async fn follow(upstream: &Upstream, site: &mut Site<'_>) -> Result<(), ServerError> {
+    let upstream = upstream_of(upstream, site)?;
+    let kept = Kept {
+        recovery: configuration::recovery(site.instance, upstream.as_ref()),
+        ..configuration::kept(site.instance)
+    };
+    write_passfile(site.instance)?;
+    configuration::write(site.instance, &kept)?;
+    session(site)?.reload().await?;
+    Ok(())
+}
+
+async fn set_sync_names(names: &SyncNames, site: &mut Site<'_>) -> Result<(), ServerError> {
+    let kept = Kept { sync_names: sync_names_text(names), ..configuration::kept(site.instance) };
+    configuration::write(site.instance, &kept)?;
+    let session = session(site)?;
+    session.reload().await?;
+    if !session.is_in_recovery().await? {
+        // Standbys report their position when WAL moves; this moves it, and waits for nobody itself.
+        session
+            .execute("BEGIN; SET LOCAL synchronous_commit = 'off'; SELECT pg_catalog.txid_current(); COMMIT")
+            .await?;
+    }
+    Ok(())
+}
+
+async fn keep_slots(
+    create: &BTreeSet<String>,
+    drop: &BTreeSet<String>,
+    site: &Site<'_>,
+) -> Result<(), ServerError> {
+    let session = session(site)?;
+    for name in create {
+        slots::create_physical(&session, name).await?;
+    }
+    for name in drop {
+        if !slots::drop_idle(&session, name).await? {
+            tracing::info!(slot = name, "a slot that should go is in use; it is tried again");
+        }
+    }
+    Ok(())
+}
+
+fn checkpoint_in_background(instance: &Instance) {
+    let target = instance.target("Keddah checkpoint");
+    tokio::spawn(async move {
+        let done = async { connect(&target).await?.checkpoint(CHECKPOINT_LIMIT).await };
+        if let Err(error) = done.await {
+            tracing::warn!(error = %crate::sys::chain(&error), "the checkpoint failed");
+        }
+    });
+}
+
+async fn apply_configuration(site: &mut Site<'_>) -> Result<(), ServerError> {
+    let kept = configuration::kept(site.instance);
+    if configuration::write(site.instance, &kept)?
+        && let Some(session) = site.observer.session()
+    {
+        session.reload().await?;
+    }
+    Ok(())
+}
