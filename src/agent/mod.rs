@@ -1,19 +1,329 @@
 //! The node agent: observe → [`view::View`] → [`decide`] → act.
 //!
-//! Start at [`view`] for what is known and at [`decide`] for what follows from it.
+//! Start at [`run`]: the loop. [`view`] is what is known, [`decide`] what follows from it, [`act`] what is done. The
+//! lease has a task of its own ([`lease::keeper`]), and Postgres a parent of its own (the guard).
+//!
+//! Invariant: an event wakes the loop and never acts; only `decide` chooses.
 
 pub mod view;
 
-pub mod instance;
+pub mod decide;
 
-pub mod shown;
+pub mod instance;
 
 pub mod observe;
 
 pub mod act;
 
+pub mod lease;
+
 pub mod api;
 
-pub mod decide;
+pub mod log;
+mod look;
+pub mod recorder;
+pub mod shown;
+mod start;
+pub mod state;
+pub mod wake;
 
-pub mod lease;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::agent::act::dcs::{DcsActor, Ground, Particulars};
+use crate::agent::act::job::{Jobs, set_data_aside};
+use crate::agent::act::postgres::{ServerActor, Site};
+use crate::agent::act::callbacks;
+use crate::agent::api::commands::Ask;
+use crate::agent::decide::action::ExitStatus;
+use crate::agent::decide::{Action, Decision, Memory, decide};
+use crate::agent::instance::Instance;
+use crate::agent::lease::gate::Gate;
+use crate::agent::lease::keeper::Keeper;
+use crate::agent::observe::dcs::DcsRead;
+use crate::agent::observe::peers;
+use crate::agent::observe::postgres::{Looked, Observer};
+use crate::agent::recorder::Recorder;
+use crate::agent::shown::Shown;
+use crate::agent::state::State;
+use crate::agent::view::{
+    Deed, Outcome, Peers, ReinitializeRequest, RequestId, RestartRequest, Seen, Tick, Verdict, View,
+};
+use crate::agent::wake::Signals;
+use crate::contract::config::AgentConfig;
+use crate::contract::keys::Keys;
+use crate::etcd::Client;
+use crate::settings::Settings;
+use crate::sys::{children, clock};
+
+pub use start::{StartError, run};
+
+/// Looks are at least this far apart, so that a storm of events does not become one of looks.
+const BREATH: Duration = Duration::from_millis(5);
+
+/// How the agent ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    Clean,
+    Failure,
+}
+
+/// Everything that the loop holds from look to look.
+struct Agent {
+    config_path: PathBuf,
+    config: AgentConfig,
+    me: crate::cluster::MemberName,
+    instance: Instance,
+    settings: Settings,
+    client: Client,
+    keys: Keys,
+    gate: Gate,
+    keeper: Keeper,
+    observer: Observer,
+    jobs: Jobs,
+    dcs: DcsActor,
+    server: ServerActor,
+    recorder: Recorder,
+    memory: Memory,
+    peers: Peers,
+    outcomes: Vec<Outcome>,
+    /// The last answered read; empty before the first.
+    read: DcsRead,
+    /// When etcd last answered, and the wall clock then.
+    answered: Option<(Tick, i64)>,
+    silent_since: Option<Tick>,
+    /// The dynamic configuration last seen; that of the file before.
+    dynamic: Map<String, Value>,
+    asks: mpsc::Receiver<Ask>,
+    restart: Option<(RestartRequest, oneshot::Sender<bool>)>,
+    reinitialize: Option<ReinitializeRequest>,
+    next_request: u64,
+    signals: Arc<Signals>,
+    wake: Arc<Notify>,
+    shown: watch::Sender<Option<Arc<Shown>>>,
+    state: State,
+    state_path: PathBuf,
+    /// None: the guard is somebody else's to start.
+    guard_program: Option<start::GuardProgram>,
+    watchdog_told: Option<crate::guard::protocol::WatchdogSettings>,
+}
+
+impl Agent {
+    /// Looks, decides and acts until the decision is to end.
+    async fn live(mut self) -> Ended {
+        loop {
+            self.take_asks();
+            if self.signals.execute.swap(false, Ordering::Relaxed) {
+                self.execute_anew();
+            }
+            if self.signals.reload.swap(false, Ordering::Relaxed) {
+                self.reload();
+            }
+            let (view, looked) = self.look().await;
+            let decision = decide(&view, &self.memory);
+            self.keeper.certify();
+            self.publish(&view, &looked, &decision);
+            self.recorder.take(&view, &decision);
+            tracing::debug!(reason = %decision.reason, actions = ?decision.actions, "decided");
+            let (outcomes, ended) = self.act(&decision, &looked).await;
+            self.outcomes = outcomes;
+            self.memory = decision.memory;
+            self.recorder.save();
+            self.keep_state();
+            if let Some(ended) = ended {
+                return ended;
+            }
+            let (again, _) = decision.look_again;
+            let pause = again.since(clock::now()).max(BREATH);
+            tokio::time::sleep(BREATH).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause.saturating_sub(BREATH)) => {}
+                () = self.wake.notified() => {}
+                ask = self.asks.recv() => if let Some(ask) = ask { self.take(ask) },
+            }
+        }
+    }
+
+    /// Carries out the actions in order; the first that is not done ends the list.
+    async fn act(&mut self, decision: &Decision, looked: &Looked) -> (Vec<Outcome>, Option<Ended>) {
+        let mut outcomes = Vec::with_capacity(decision.actions.len());
+        let mut ended = None;
+        let mut failed = false;
+        for action in &decision.actions {
+            let deed = action.deed();
+            let verdict = if failed { Verdict::Skipped } else { self.one(action, looked, &mut ended).await };
+            // A callback or an answer that fails keeps nobody from what comes next.
+            failed |= verdict != Verdict::Done && !matches!(deed, Deed::Callback | Deed::AnswerRequest);
+            outcomes.push(Outcome { deed, verdict });
+        }
+        (outcomes, ended)
+    }
+
+    async fn one(&mut self, action: &Action, looked: &Looked, ended: &mut Option<Ended>) -> Verdict {
+        let particulars = self.particulars(looked);
+        let ground =
+            Ground { read: Some(&self.read), particulars: &particulars, config: &self.dynamic };
+        if let Some(verdict) = self.dcs.run(action, &ground).await {
+            return verdict;
+        }
+        let mut site = Site { instance: &self.instance, observer: &mut self.observer, read: &self.read };
+        if let Some(verdict) = self.server.run(action, &mut site).await {
+            return verdict;
+        }
+        match action {
+            Action::AskPeers { also } => {
+                let asked = clock::now();
+                let known = self.read.documents.iter().filter(|(name, _)| **name != self.me);
+                let urls: BTreeMap<_, _> = known
+                    .filter_map(|(name, document)| Some((name.clone(), document.api_url()?.to_owned())))
+                    .collect();
+                let mut answers = peers::ask(&urls).await;
+                for name in also {
+                    answers.entry(name.clone()).or_insert(view::Answer::Unreachable);
+                }
+                self.peers = Peers { asked: Some(asked), answers };
+                Verdict::Done
+            }
+            Action::StartJob { job } => {
+                if self.jobs.start(job, &self.instance, &self.read) { Verdict::Done } else { Verdict::Failed }
+            }
+            Action::CancelJob => {
+                self.jobs.cancel();
+                Verdict::Done
+            }
+            Action::SetDataAside => match set_data_aside(self.instance.data_dir()) {
+                Ok(()) => Verdict::Done,
+                Err(error) => {
+                    tracing::error!(error = %crate::sys::chain(&error), "the data is not put aside");
+                    Verdict::Failed
+                }
+            },
+            Action::Callback { event, role } => {
+                callbacks::run(&self.config, *event, *role);
+                Verdict::Done
+            }
+            Action::AnswerRequest { id, done } => {
+                self.answer(*id, *done);
+                Verdict::Done
+            }
+            Action::Exit { status } => {
+                *ended = Some(match status {
+                    ExitStatus::Clean => Ended::Clean,
+                    ExitStatus::Failure => Ended::Failure,
+                });
+                Verdict::Done
+            }
+            other => {
+                tracing::error!(action = ?other, "nobody carries this out; please report this");
+                Verdict::Failed
+            }
+        }
+    }
+
+    fn answer(&mut self, id: RequestId, done: bool) {
+        if self.restart.as_ref().is_some_and(|(request, _)| request.id == id)
+            && let Some((_, asker)) = self.restart.take()
+        {
+            // The asker may have gone.
+            let _ = asker.send(done);
+        }
+        if self.reinitialize.as_ref().is_some_and(|request| request.id == id) {
+            self.reinitialize = None;
+        }
+    }
+
+    fn take_asks(&mut self) {
+        while let Ok(ask) = self.asks.try_recv() {
+            self.take(ask);
+        }
+    }
+
+    fn take(&mut self, ask: Ask) {
+        self.next_request += 1;
+        let id = RequestId(self.next_request);
+        match ask {
+            Ask::Restart { only_role, only_if_pending, done } => {
+                self.restart = Some((RestartRequest { id, only_role, only_if_pending }, done));
+            }
+            Ask::Reinitialize { from_leader } => {
+                self.reinitialize = Some(ReinitializeRequest { id, from_leader });
+            }
+            Ask::Reload => self.signals.reload.store(true, Ordering::Relaxed),
+            Ask::Look => {}
+        }
+    }
+
+    fn publish(&self, view: &View, looked: &Looked, decision: &Decision) {
+        let facts = decision.memory.published.as_ref().map(|(_, _, facts)| facts);
+        let shown = Shown {
+            view: view.clone(),
+            read: self.read.clone(),
+            extras: looked.extras.clone(),
+            state: facts.map_or(crate::cluster::State::Unknown, |facts| facts.state),
+            role: facts.map_or(crate::cluster::Role::Uninitialized, |facts| facts.role),
+            tags: crate::contract::tags::shown(&self.config.tags),
+            reason: (decision.reason.code().to_owned(), decision.reason.to_string()),
+            pending_restart_reason: looked.pending_restart_reason.clone(),
+            dcs_last_seen: self.answered.map_or(0, |(_, wall)| wall),
+            looked_at: view.now,
+        };
+        self.shown.send_replace(Some(Arc::new(shown)));
+    }
+
+    fn particulars(&self, looked: &Looked) -> Particulars {
+        let postgresql = &self.config.postgresql;
+        Particulars {
+            conn_url: format!("postgres://{}/postgres", postgresql.connect_address),
+            api_url: format!("http://{}/patroni", self.config.restapi.connect_address),
+            proxy_url: postgresql.proxy_address.as_ref().map(|address| format!("postgres://{address}/postgres")),
+            tags: crate::contract::tags::shown(&self.config.tags),
+            pending_restart_reason: looked.pending_restart_reason.clone(),
+            keddah: self.gate.last().map(|status| lacking(&status)).unwrap_or_default(),
+        }
+    }
+
+    /// Executes the binary anew in this process. The state file lets it go on with the lease; the guard keeps
+    /// Postgres and its deadline meanwhile.
+    fn execute_anew(&mut self) {
+        self.keep_state();
+        let mut arguments = std::env::args();
+        let Some(program) = arguments.next() else {
+            return;
+        };
+        let program = match std::env::current_exe() {
+            // The kernel marks a binary that was replaced; its path is that of the new one.
+            Ok(path) => PathBuf::from(path.to_string_lossy().trim_end_matches(" (deleted)")),
+            Err(_) => PathBuf::from(program),
+        };
+        tracing::info!(program = %program.display(), "the binary is executed anew");
+        let error = children::execute(&program, &arguments.collect::<Vec<_>>());
+        tracing::error!(%error, "the binary could not be executed; this one goes on");
+    }
+}
+
+/// Returns what the guard could not get, for the member document.
+fn lacking(status: &crate::guard::protocol::Status) -> Map<String, Value> {
+    let mut map = Map::new();
+    if !status.lacking.is_empty() {
+        map.insert("guard_lacks".to_owned(), status.lacking.clone().into());
+    }
+    if let Some(problem) = &status.watchdog.problem {
+        map.insert("watchdog".to_owned(), problem.as_str().into());
+    }
+    map
+}
+
+/// Wraps the last answer by whether it is of this look.
+fn seen<T: Clone>(value: Option<&T>, silent_since: Option<Tick>) -> Seen<T> {
+    match (value, silent_since) {
+        (None, _) => Seen::Never,
+        (Some(value), None) => Seen::Now(value.clone()),
+        (Some(value), Some(since)) => Seen::Stale { value: value.clone(), since },
+    }
+}

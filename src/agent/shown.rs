@@ -6,9 +6,9 @@ use tokio::sync::watch;
 use crate::agent::lease::gate::Gate;
 use crate::agent::lease::keeper::Keeper;
 use crate::agent::observe::dcs::DcsRead;
-use crate::agent::view::{Guard, Lease, Process, Running, Seen, StopMode, View};
+use crate::agent::view::{Guard, Lease, Running, Seen, View};
 use crate::cluster::{MemberName, Role, State, Tags};
-use crate::sys::clock::Tick;
+use crate::sys::clock::{self, Tick};
 
 /// What of Postgres is shown and not decided on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -49,6 +49,15 @@ impl Shown {
     /// Tells whether etcd answered in the last look.
     pub fn dcs_is_known(&self) -> bool {
         matches!(self.view.dcs, Seen::Now(_))
+    }
+
+    /// Tells whether etcd has been silent for longer than a look's distance.
+    pub fn is_etcd_silent(&self) -> bool {
+        match &self.view.dcs {
+            Seen::Now(_) => false,
+            Seen::Stale { since, .. } => clock::now().since(*since) > self.view.settings.loop_wait,
+            Seen::Never => true,
+        }
     }
 
     /// Returns who held the key when etcd last answered.
@@ -93,7 +102,7 @@ impl Window {
         match self.keeper.lease() {
             Lease::Held { id, stop_at, .. } => {
                 let same = shown.view.dcs.last().and_then(|snapshot| snapshot.leader.as_ref());
-                same.is_some_and(|leader| leader.lease == id) && crate::sys::clock::now() < stop_at
+                same.is_some_and(|leader| leader.lease == id) && clock::now() < stop_at
             }
             // In a pause the gate is open without a deadline.
             Lease::None | Lease::Lost { .. } => shown.view.guard == Guard::Released,
@@ -103,17 +112,5 @@ impl Window {
     /// Tells whether this member is a primary that takes writes at this very moment.
     pub fn is_primary(&self, shown: &Shown) -> bool {
         matches!(shown.running(), Some(Running::Primary(_))) && self.holds_lock(shown)
-    }
-}
-
-/// Returns the state that the member document and the REST API show.
-pub fn state_of(process: &Process, failed_start: bool) -> State {
-    match process {
-        Process::Stopped => State::Stopped,
-        Process::Crashed if failed_start => State::StartFailed,
-        Process::Crashed => State::Crashed,
-        Process::Starting { .. } => State::Starting,
-        Process::Running(_) | Process::Unresponsive { .. } => State::Running,
-        Process::Stopping { mode: StopMode::Fast | StopMode::Immediate, .. } => State::Stopping,
     }
 }

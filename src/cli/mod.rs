@@ -7,6 +7,7 @@ pub mod apply;
 pub mod check;
 pub mod converge;
 pub mod executor;
+pub mod agent;
 pub mod exit;
 pub mod facts;
 pub mod flags;
@@ -44,6 +45,7 @@ enum Command {
     Inventory(inventory::Args),
     Schema(schema::Args),
     Lab(lab::Args),
+    Agent(agent::Args),
     #[command(hide = true)]
     Resolve(resolve::Args),
     Version(version::Args),
@@ -65,6 +67,7 @@ pub fn run() -> Exit {
         Command::Inventory(args) => inventory::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Lab(args) => lab::run(args),
+        Command::Agent(args) => agent::run(args),
         Command::Resolve(args) => resolve::run(&args),
         Command::Version(args) => version::run(args),
         Command::Guard(args) => guard::run(args),

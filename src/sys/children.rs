@@ -1,41 +1,13 @@
-//! Processes that this one has started and does not wait for, and how to end them.
+//! Other processes of this host that concern the agent: its children, strays of an earlier one, and its own successor.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpid};
 
-use std::os::unix::process::CommandExt;
-
-/// Starts a program that outlives this one, in a session of its own; its output goes to this one's standard error.
-/// Returns its pid.
-///
-/// # Errors
-/// It could not be started.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "sys is the door; sys::process only runs programs to their end"
-)]
-pub fn detach(program: &Path, arguments: &[String]) -> std::io::Result<u32> {
-    let mut command = std::process::Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
-    own_session(&mut command);
-    let mut child = command.spawn()?;
-    let pid = child.id();
-    // Somebody has to collect it, or it stays as a zombie that looks alive.
-    std::thread::Builder::new().name("reaper".to_owned()).spawn(move || drop(child.wait()))?;
-    Ok(pid)
-}
-
-#[expect(unsafe_code, reason = "a session of its own has no safe form before exec")]
-fn own_session(command: &mut std::process::Command) {
-    // SAFETY: the closure runs in the forked child, makes one system call, allocates nothing and takes no lock.
-    unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(std::io::Error::from)) };
-}
-
 /// Executes `program` in place of this one: same process, same pid. Returns only if that failed.
-#[expect(clippy::disallowed_methods, reason = "sys is the door; nothing is run beside this process")]
+#[expect(clippy::disallowed_methods, reason = "sys is the door, and nothing is run beside this process")]
 pub fn execute(program: &Path, arguments: &[String]) -> std::io::Error {
     std::process::Command::new(program).args(arguments).exec()
 }

@@ -138,7 +138,12 @@ pub fn signed(mut document: Map<String, Value>, scope: &str, shown: &Shown) -> M
     let (code, text) = &shown.reason;
     document.insert(
         "keddah".to_owned(),
-        json!({"version": env!("CARGO_PKG_VERSION"), "reason": code, "reason_text": text}),
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "reason": code,
+            "reason_text": text,
+            "etcd_silent": shown.is_etcd_silent(),
+        }),
     );
     document
 }

@@ -51,8 +51,6 @@ enum Command {
     Arm(Fence, oneshot::Sender<Result<(), KeeperError>>),
     Disarm(oneshot::Sender<Result<(), KeeperError>>),
     Release(oneshot::Sender<Result<(), KeeperError>>),
-    /// The key moved to another lease or was given up: stop extending the guard's deadline.
-    Revoke(oneshot::Sender<()>),
 }
 
 /// The loop's side of the keeper.
@@ -69,7 +67,6 @@ impl std::fmt::Debug for Command {
             Command::Arm(..) => "Arm",
             Command::Disarm(_) => "Disarm",
             Command::Release(_) => "Release",
-            Command::Revoke(_) => "Revoke",
         })
     }
 }
@@ -206,14 +203,6 @@ impl Keeper {
     /// The guard does not answer.
     pub async fn release(&self) -> Result<(), KeeperError> {
         self.command(Command::Release).await
-    }
-
-    /// Ends the lease, with all keys bound to it. For an agent that leaves.
-    pub async fn revoke(&self) {
-        let (answer, done) = oneshot::channel();
-        if self.commands.send(Command::Revoke(answer)).await.is_ok() {
-            let _ = done.await;
-        }
     }
 
     async fn command<T>(
@@ -445,16 +434,6 @@ impl Task {
                 self.unacknowledged = false;
                 let done = self.gate.ask(protocol::Request::Release, ARM_LIMIT).await;
                 let _ = answer.send(done.map(|_| ()).map_err(KeeperError::Guard));
-            }
-            Command::Revoke(answer) => {
-                self.shared.set_armed(None);
-                if let Some(held) = self.held.take() {
-                    let _ = self.client.lease_revoke(held.id.0).await;
-                    self.shared.set(Lease::Lost { id: held.id });
-                }
-                let _ = answer.send(());
-                // Nothing is granted after this: the agent leaves.
-                std::future::pending::<()>().await;
             }
         }
     }

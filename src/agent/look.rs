@@ -1,0 +1,227 @@
+//! One look: etcd, the guard, Postgres, put together into a [`View`]; and what the configuration makes of them.
+
+use serde_json::{Map, Value};
+
+use crate::agent::instance::Instance;
+use crate::agent::lease::keeper::Times;
+use crate::agent::observe::dcs;
+use crate::agent::observe::postgres::Looked;
+use crate::agent::state::State;
+use crate::agent::view::{Guard, Lease, Requests, View, Watchdog};
+use crate::agent::{Agent, seen, start};
+use crate::cluster::UnixMs;
+use crate::contract::dynamic::effective_postgresql;
+use crate::contract::tags;
+use crate::guard::protocol::{self, Gate as GateState, Request, Status};
+use crate::settings::Settings;
+use crate::sys::files::{self, Attributes};
+use crate::sys::{children, clock};
+use std::sync::atomic::Ordering;
+
+impl Agent {
+    /// Looks at the world.
+    pub(super) async fn look(&mut self) -> (View, Looked) {
+        self.read_etcd().await;
+        let status = self.guard_status().await;
+        let looked = self.observer.look(&self.instance, status.as_ref(), &self.read).await;
+        let snapshot = self.answered.map(|_| &self.read.snapshot);
+        let view = View {
+            now: clock::now(),
+            wall: UnixMs(clock::wall().as_millisecond()),
+            me: self.me.clone(),
+            tags: tags::read(&self.config.tags),
+            settings: self.settings.clone(),
+            dcs: seen(snapshot, self.silent_since),
+            lease: self.keeper.lease(),
+            guard: self.guard(status.as_ref()),
+            watchdog: self.watchdog(status.as_ref()),
+            postgres: looked.postgres.clone(),
+            peers: self.peers.clone(),
+            job: self.jobs.report(),
+            outcomes: self.outcomes.clone(),
+            requests: Requests {
+                stop: self.signals.stop.load(Ordering::Relaxed),
+                restart: self.restart.as_ref().map(|(request, _)| request.clone()),
+                reinitialize: self.reinitialize.clone(),
+            },
+        };
+        (view, looked)
+    }
+
+    async fn read_etcd(&mut self) {
+        match self.client.get_prefix(self.keys.prefix()).await {
+            Ok(range) => {
+                let read = dcs::read(&self.keys, &range);
+                for (key, why) in &read.unreadable {
+                    if !self.read.unreadable.iter().any(|(known, _)| known == key) {
+                        tracing::warn!(key, why, "a value in etcd cannot be read; it counts as absent");
+                    }
+                }
+                if self.silent_since.take().is_some() {
+                    tracing::info!("etcd answers again");
+                }
+                self.answered = Some((clock::now(), clock::wall().as_second()));
+                let config = read.config.clone();
+                self.read = read;
+                if let Some(config) = config
+                    && config != self.dynamic
+                {
+                    self.dynamic = config;
+                    self.apply_settings();
+                }
+            }
+            Err(error) => {
+                if self.silent_since.is_none() {
+                    tracing::warn!(error = %crate::sys::chain(&error), "etcd does not answer");
+                }
+                self.silent_since.get_or_insert_with(clock::now);
+            }
+        }
+    }
+
+    /// Makes the configuration count: settings, the instance's files (written by a decision), the lease's times.
+    pub(super) fn apply_settings(&mut self) {
+        let (settings, complaints) = settings_of(&self.dynamic, &self.config.section("postgresql"));
+        for complaint in complaints {
+            tracing::warn!("{complaint}");
+        }
+        self.keeper.set_times(times(&settings));
+        self.settings = settings;
+        self.instance = Instance::new(&self.config, &self.dynamic);
+        let path = self.instance.data_dir().join("patroni.dynamic.json");
+        if self.instance.data_dir().join("PG_VERSION").exists() {
+            let text = Value::Object(self.dynamic.clone()).to_string();
+            let owner_only = Attributes { mode: Some(0o600), uid: None, gid: None };
+            if let Err(error) = files::replace(&path, text.as_bytes(), owner_only) {
+                tracing::warn!(error = %crate::sys::chain(&error), "the copy of the dynamic configuration is not written");
+            }
+        }
+    }
+
+    /// Reads the file again. What is wrong with it is told, and the old one goes on counting.
+    pub(super) fn reload(&mut self) {
+        match start::read_config(&self.config_path) {
+            Ok(config) if config.name != self.config.name || config.scope != self.config.scope => {
+                tracing::error!("name and scope cannot be changed by a reload; the old configuration stays");
+            }
+            Ok(config) => {
+                tracing::info!("the configuration is read again");
+                self.config = config;
+                self.apply_settings();
+            }
+            Err(error) => tracing::error!("the configuration cannot be read, the old one stays: {error}"),
+        }
+    }
+
+    async fn guard_status(&mut self) -> Option<Status> {
+        let status = self.gate.status().await;
+        let Some(status) = status else {
+            self.watchdog_told = None;
+            if let Some(program) = &self.guard_program {
+                program.start().await;
+                return self.gate.status().await;
+            }
+            return None;
+        };
+        let wanted = self.watchdog_settings();
+        if self.watchdog_told.as_ref() != Some(&wanted) {
+            match self.gate.ask(Request::Watchdog(wanted.clone()), std::time::Duration::from_secs(2)).await {
+                Ok(status) => {
+                    self.watchdog_told = Some(wanted);
+                    return Some(status);
+                }
+                Err(error) => tracing::warn!(error = %crate::sys::chain(&error), "the watchdog is not set"),
+            }
+        }
+        Some(status)
+    }
+
+    fn watchdog_settings(&self) -> protocol::WatchdogSettings {
+        let section = &self.config.watchdog;
+        let ttl = self.settings.ttl.as_secs();
+        let margin = section.safety_margin.and_then(|margin| u64::try_from(margin).ok()).unwrap_or(5);
+        // Below Patroni's shortest ttl the device has half of it; from there on what Patroni gives it.
+        let timeout = if ttl < 20 { (ttl / 2).max(1) } else { ttl.saturating_sub(margin).max(1) };
+        let seconds = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        let driver = self.config.section("watchdog").get("driver").and_then(Value::as_str).map(str::to_owned);
+        protocol::WatchdogSettings {
+            mode: match section.mode.as_str() {
+                "off" | "false" => protocol::WatchdogMode::Off,
+                "required" => protocol::WatchdogMode::Required,
+                _ => protocol::WatchdogMode::Automatic,
+            },
+            device: section.device.display().to_string(),
+            driver: match driver.as_deref() {
+                Some("testing") => protocol::WatchdogDriver::Testing,
+                _ => protocol::WatchdogDriver::Default,
+            },
+            timeout_s: seconds(timeout),
+            timeout_s_max: seconds(ttl.saturating_sub(2).max(1)),
+        }
+    }
+
+    fn watchdog(&self, status: Option<&Status>) -> Watchdog {
+        if self.config.watchdog.mode != "required" {
+            return Watchdog::NotRequired;
+        }
+        match status {
+            Some(status) if status.watchdog.problem.is_none() => Watchdog::Usable,
+            Some(_) | None => Watchdog::Unusable,
+        }
+    }
+
+    fn guard(&self, status: Option<&Status>) -> Guard {
+        let Some(status) = status else {
+            return Guard::Absent;
+        };
+        match (status.gate, status.stage) {
+            (GateState::Released, _) => Guard::Released,
+            (GateState::Shut { .. }, Some(_)) => Guard::Fencing,
+            (GateState::Shut { .. }, None) => Guard::Closed,
+            (GateState::Armed { deadline, lease }, _) => match self.keeper.armed() {
+                Some(fence) if fence.lease.0 == lease => Guard::Armed { fence, until: deadline },
+                Some(_) | None => Guard::Closed,
+            },
+        }
+    }
+
+    /// Writes down the lease, and the leadership under it, for a process after this one.
+    pub(super) fn keep_state(&mut self) {
+        let lease = match self.keeper.lease() {
+            Lease::Held { id, .. } => id.0,
+            Lease::None | Lease::Lost { .. } => 0,
+        };
+        let armed = self.keeper.armed().filter(|fence| fence.lease.0 == lease);
+        let state = State {
+            boot_id: children::boot_id(),
+            name: self.config.name.clone(),
+            scope: self.config.scope.clone(),
+            lease,
+            create_revision: armed.map_or(0, |fence| fence.create_revision.0),
+            cluster_id: self.client.cluster_id(),
+        };
+        if state != self.state {
+            match state.save(&self.state_path) {
+                Ok(()) => self.state = state,
+                Err(error) => {
+                    tracing::warn!(error = %crate::sys::chain(&error), "the state for a restart is not written");
+                }
+            }
+        }
+    }
+}
+
+/// Reads the settings out of the dynamic configuration, with the file's `postgresql` section over its own.
+pub(super) fn settings_of(
+    dynamic: &Map<String, Value>,
+    local: &Map<String, Value>,
+) -> (Settings, Vec<crate::settings::Complaint>) {
+    let mut document = dynamic.clone();
+    let section = effective_postgresql(&Value::Object(dynamic.clone()), local);
+    document.insert("postgresql".to_owned(), Value::Object(section));
+    Settings::from_dynamic(&Value::Object(document))
+}
+
+pub(super) fn times(settings: &Settings) -> Times {
+    Times { ttl: settings.ttl, loop_wait: settings.loop_wait, retry_timeout: settings.retry_timeout }
+}

@@ -1,0 +1,65 @@
+//! Keeps why this member did what it did, in the log and in etcd, where it can be read when the member is gone.
+
+use crate::agent::act::dcs::iso_now;
+use crate::agent::decide::Decision;
+use crate::agent::view::View;
+use crate::contract::explain::{self, KEPT, Told};
+use crate::contract::keys::Keys;
+use crate::etcd::Client;
+
+/// The last reasons.
+#[derive(Debug)]
+pub struct Recorder {
+    client: Client,
+    key: String,
+    told: Vec<Told>,
+    /// What etcd has not taken yet.
+    unsaved: bool,
+}
+
+impl Recorder {
+    pub fn new(client: Client, keys: &Keys, name: &str, before: Vec<Told>) -> Recorder {
+        Recorder { client, key: keys.reasons(name), told: before, unsaved: false }
+    }
+
+    /// Takes a decision; a line is logged and kept when its reason differs from the last one. Returns whether it did.
+    pub fn take(&mut self, view: &View, decision: &Decision) -> bool {
+        let text = decision.reason.to_string();
+        let code = decision.reason.code();
+        // Moments in a reason move on while nothing else does.
+        if self.told.last().is_some_and(|last| last.reason == code && without_numbers(&last.text) == without_numbers(&text))
+        {
+            return false;
+        }
+        tracing::info!("{text}");
+        let actions = decision.actions.iter().map(|action| format!("{:?}", action.deed())).collect();
+        self.told.push(Told {
+            time: iso_now(),
+            revision: view.dcs.now().map_or(0, |snapshot| snapshot.revision.0),
+            reason: code.to_owned(),
+            text,
+            actions,
+        });
+        let surplus = self.told.len().saturating_sub(KEPT);
+        self.told.drain(..surplus);
+        self.unsaved = true;
+        true
+    }
+
+    /// Writes to etcd what it does not have yet, without waiting for it.
+    pub fn save(&mut self) {
+        if !std::mem::take(&mut self.unsaved) {
+            return;
+        }
+        let (client, key, text) = (self.client.clone(), self.key.clone(), explain::to_text(&self.told));
+        tokio::spawn(async move {
+            if let Err(error) = client.put(&key, &text, None).await {
+                tracing::debug!(error = %crate::sys::chain(&error), "the reasons are not in etcd");
+            }
+        });
+    }
+}
+
+fn without_numbers(text: &str) -> String {
+    text.chars().filter(|c| !c.is_ascii_digit()).collect()
+}

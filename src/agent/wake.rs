@@ -1,0 +1,87 @@
+//! What makes the loop look before its time: changes in etcd that concern it, and signals. Nothing here acts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+use crate::contract::keys::{Key, Keys};
+use crate::etcd::Client;
+use crate::etcd::watch::{Change, watch};
+
+/// What signals have asked for.
+#[derive(Debug, Default)]
+pub struct Signals {
+    pub stop: AtomicBool,
+    pub reload: AtomicBool,
+    pub execute: AtomicBool,
+}
+
+/// Watches the cluster's keys and wakes the loop when one changes that a decision may rest on at once.
+pub fn watch_keys(client: &Client, keys: &Keys, me: &str, wake: Arc<Notify>) {
+    let mut changes = watch(client, keys.prefix());
+    let (keys, me) = (keys.clone(), me.to_owned());
+    tokio::spawn(async move {
+        while let Some(change) = changes.recv().await {
+            if concerns(&keys, &me, &change) {
+                wake.notify_one();
+            }
+        }
+    });
+}
+
+/// The others' positions and the status change with each write; the loop sees them in its own time.
+fn concerns(keys: &Keys, me: &str, change: &Change) -> bool {
+    let (key, created, deleted) = match change {
+        Change::Gap => return true,
+        Change::Put(kv) => (kv.key.as_str(), kv.version == 1, false),
+        Change::Deleted { key } => (key.as_str(), false, true),
+    };
+    match keys.read(key) {
+        Key::Leader | Key::Config | Key::Failover | Key::Sync | Key::Failsafe | Key::Initialize => true,
+        Key::Member(name) => created || (deleted && name == me),
+        Key::Status | Key::History | Key::Reasons(_) | Key::Other => false,
+    }
+}
+
+/// Listens for signals: SIGTERM and SIGINT end, SIGHUP reloads, SIGUSR2 executes the binary anew.
+///
+/// # Errors
+/// The kernel refused a handler.
+pub fn listen(signals: &Arc<Signals>, wake: &Arc<Notify>) -> std::io::Result<()> {
+    let kinds: [(SignalKind, fn(&Signals) -> &AtomicBool); 4] = [
+        (SignalKind::terminate(), |signals| &signals.stop),
+        (SignalKind::interrupt(), |signals| &signals.stop),
+        (SignalKind::hangup(), |signals| &signals.reload),
+        (SignalKind::user_defined2(), |signals| &signals.execute),
+    ];
+    for (kind, flag) in kinds {
+        let mut stream = signal(kind)?;
+        let (signals, wake) = (signals.clone(), wake.clone());
+        tokio::spawn(async move {
+            while stream.recv().await.is_some() {
+                flag(&signals).store(true, Ordering::Relaxed);
+                wake.notify_one();
+            }
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_does_not_wake_and_a_leader_does() {
+        let keys = Keys::new("service", "demo");
+        let deleted = |key: String| Change::Deleted { key };
+
+        assert!(concerns(&keys, "a", &deleted(keys.leader())));
+        assert!(concerns(&keys, "a", &deleted(keys.member("a"))));
+        assert!(!concerns(&keys, "a", &deleted(keys.member("b"))));
+        assert!(!concerns(&keys, "a", &deleted(keys.status())));
+        assert!(concerns(&keys, "a", &Change::Gap));
+    }
+}

@@ -1,0 +1,36 @@
+//! `keddah agent`: the node agent.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use crate::agent::{self, Ended};
+use crate::cli::exit::Exit;
+
+/// Run the node agent of one Postgres: elect, fail over, follow, come back.
+///
+/// The file is Patroni's configuration file. Example:
+///
+///   keddah agent /etc/keddah/agent.yml
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The configuration file
+    #[arg(value_name = "CONFIG")]
+    config: PathBuf,
+}
+
+pub fn run(args: Args) -> anyhow::Result<Exit> {
+    let Args { config } = args;
+    let runtime = crate::cli::runtime().context("the runtime could not be made")?;
+    let ended = runtime.block_on(agent::run(&config));
+    // Jobs and callbacks that still run are not waited for.
+    runtime.shutdown_background();
+    match ended {
+        Ok(Ended::Clean) => Ok(Exit::Ok),
+        Ok(Ended::Failure) => Ok(Exit::Input),
+        Err(error) => {
+            tracing::error!("{}", crate::sys::chain(&error));
+            anyhow::bail!(crate::sys::chain(&error))
+        }
+    }
+}
