@@ -101,7 +101,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         };
         let level = level_name(*metadata.level());
         let line = if self.json {
-            serde_json::json!({"asctime": asctime, "levelname": level, "message": parts.sentence()}).to_string()
+            serde_json::json!({"asctime": asctime, "levelname": level, "message": parts.sentence()})
+                .to_string()
         } else {
             self.format
                 .replace("%(asctime)s", &asctime)
@@ -110,7 +111,10 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
                 .replace("%(process)d", &std::process::id().to_string())
                 .replace("%(threadName)s", "MainThread")
                 .replace("%(pathname)s", metadata.file().unwrap_or_default())
-                .replace("%(filename)s", metadata.file().and_then(|f| f.rsplit('/').next()).unwrap_or_default())
+                .replace(
+                    "%(filename)s",
+                    metadata.file().and_then(|f| f.rsplit('/').next()).unwrap_or_default(),
+                )
                 .replace("%(module)s", metadata.target())
                 .replace("%(lineno)d", &metadata.line().unwrap_or_default().to_string())
                 .replace("%(funcName)s", metadata.target().rsplit("::").next().unwrap_or_default())

@@ -36,10 +36,10 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use crate::agent::act::callbacks;
 use crate::agent::act::dcs::{DcsActor, Ground, Particulars};
 use crate::agent::act::job::{Jobs, set_data_aside};
 use crate::agent::act::postgres::{ServerActor, Site};
-use crate::agent::act::callbacks;
 use crate::agent::api::commands::Ask;
 use crate::agent::decide::action::ExitStatus;
 use crate::agent::decide::{Action, Decision, Memory, decide};
@@ -167,8 +167,7 @@ impl Agent {
 
     async fn one(&mut self, action: &Action, looked: &Looked, ended: &mut Option<Ended>) -> Verdict {
         let particulars = self.particulars(looked);
-        let ground =
-            Ground { read: Some(&self.read), particulars: &particulars, config: &self.dynamic };
+        let ground = Ground { read: Some(&self.read), particulars: &particulars, config: &self.dynamic };
         if let Some(verdict) = self.dcs.run(action, &ground).await {
             return verdict;
         }
@@ -191,7 +190,11 @@ impl Agent {
                 Verdict::Done
             }
             Action::StartJob { job } => {
-                if self.jobs.start(job, &self.instance, &self.read) { Verdict::Done } else { Verdict::Failed }
+                if self.jobs.start(job, &self.instance, &self.read) {
+                    Verdict::Done
+                } else {
+                    Verdict::Failed
+                }
             }
             Action::CancelJob => {
                 self.jobs.cancel();
@@ -281,7 +284,10 @@ impl Agent {
         Particulars {
             conn_url: format!("postgres://{}/postgres", postgresql.connect_address),
             api_url: format!("http://{}/patroni", self.config.restapi.connect_address),
-            proxy_url: postgresql.proxy_address.as_ref().map(|address| format!("postgres://{address}/postgres")),
+            proxy_url: postgresql
+                .proxy_address
+                .as_ref()
+                .map(|address| format!("postgres://{address}/postgres")),
             tags: crate::contract::tags::shown(&self.config.tags),
             pending_restart_reason: looked.pending_restart_reason.clone(),
             keddah: self.gate.last().map(|status| lacking(&status)).unwrap_or_default(),

@@ -27,7 +27,10 @@ impl Recorder {
         let text = decision.reason.to_string();
         let code = decision.reason.code();
         // Moments in a reason move on while nothing else does.
-        if self.told.last().is_some_and(|last| last.reason == code && without_numbers(&last.text) == without_numbers(&text))
+        if self
+            .told
+            .last()
+            .is_some_and(|last| last.reason == code && without_numbers(&last.text) == without_numbers(&text))
         {
             return false;
         }

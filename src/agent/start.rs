@@ -247,7 +247,7 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
         state_path,
         guard_program,
     };
-    Ok(agent.live().await)
+    Ok(Box::pin(agent.live()).await)
 }
 
 /// Tells whether the agent starts its guard: not under a service manager, in whose unit for the agent Postgres would
@@ -318,4 +318,3 @@ async fn listen(api: Api, config: &AgentConfig) -> Result<(), StartError> {
         .await
         .map_err(|source| StartError::Listen { address: address.to_string(), source })
 }
-

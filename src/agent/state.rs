@@ -61,7 +61,7 @@ impl State {
             let same = leader.name == *me
                 && leader.lease == lease
                 && leader.create_revision == Revision(self.create_revision);
-            same.then(|| Fence { lease, create_revision: leader.create_revision })
+            same.then_some(Fence { lease, create_revision: leader.create_revision })
         });
         Some(Adopted { lease, fence })
     }

@@ -50,7 +50,8 @@ fn concerns(keys: &Keys, me: &str, change: &Change) -> bool {
 /// # Errors
 /// The kernel refused a handler.
 pub fn listen(signals: &Arc<Signals>, wake: &Arc<Notify>) -> std::io::Result<()> {
-    let kinds: [(SignalKind, fn(&Signals) -> &AtomicBool); 4] = [
+    type Flag = fn(&Signals) -> &AtomicBool;
+    let kinds: [(SignalKind, Flag); 4] = [
         (SignalKind::terminate(), |signals| &signals.stop),
         (SignalKind::interrupt(), |signals| &signals.stop),
         (SignalKind::hangup(), |signals| &signals.reload),

@@ -6,8 +6,8 @@
 pub mod apply;
 pub mod check;
 pub mod converge;
-pub mod executor;
 pub mod agent;
+pub mod executor;
 pub mod exit;
 pub mod facts;
 pub mod flags;

@@ -26,7 +26,8 @@ use crate::sys::files::{self, Attributes, FileError};
 use crate::sys::process::{ProcessError, Program};
 
 /// The programs that jobs run.
-pub const PROGRAMS: [&str; 6] = ["initdb", "pg_basebackup", "pg_rewind", "pg_receivewal", "postgres", "pg_waldump"];
+pub const PROGRAMS: [&str; 6] =
+    ["initdb", "pg_basebackup", "pg_rewind", "pg_receivewal", "postgres", "pg_waldump"];
 
 /// Nothing is copied for longer.
 const COPY_LIMIT: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -260,7 +261,9 @@ impl Work {
         let postgresql = &self.instance.config.postgresql;
         let port = postgresql.listen.port;
         let (host, query) = match self.instance.host() {
-            crate::postgres::query::Host::Socket(folder) => (String::new(), format!("?host={}", folder.display())),
+            crate::postgres::query::Host::Socket(folder) => {
+                (String::new(), format!("?host={}", folder.display()))
+            }
             crate::postgres::query::Host::Name(name) => (name, String::new()),
         };
         let url = format!("postgres://{}@{host}:{port}/postgres{query}", postgresql.superuser.username);

@@ -157,7 +157,10 @@ impl ServerActor {
         let (mut line, _) = split(&instance.parameters());
         let report = controldata::report(&instance.installation, instance.data_dir())?;
         for name in raise_to_primary(&mut line, &report) {
-            tracing::info!(parameter = name, "started with the larger value of the primary; a restart is pending");
+            tracing::info!(
+                parameter = name,
+                "started with the larger value of the primary; a restart is pending"
+            );
         }
         self.start(StartAs::Replica, instance, line).await
     }
