@@ -1,0 +1,138 @@
+//! `switchover` and `failover`: write the request, wait for the outcome, measure how long nobody was primary.
+
+use std::time::Duration;
+
+use crate::cluster::UnixMs;
+use crate::contract::document::Document;
+use crate::contract::failover::to_text;
+use crate::contract::requests::{self, Kind};
+use crate::ctl::{Cluster, CtlError};
+use crate::sys::clock::{self, Tick};
+use crate::sys::http::{Request, send};
+
+/// How often the outcome is looked for.
+const POLL: Duration = Duration::from_millis(100);
+
+/// How often members are asked who is primary, which bounds the precision of the gap.
+const WATCH: Duration = Duration::from_millis(10);
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Another member leads. `gap`: how long no member said that it was primary, as far as it could be seen.
+    Done { leader: String, gap: Option<Duration> },
+    /// The agents refused or gave it up; the leader is the one before.
+    PutBack { why: String },
+    /// It will happen at its time.
+    Scheduled,
+    /// Nothing can be said yet.
+    Unknown { waited: Duration },
+}
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wish {
+    pub leader: Option<String>,
+    pub candidate: Option<String>,
+    pub scheduled_at: Option<String>,
+}
+
+impl Cluster {
+    /// Asks for another leader and waits for the outcome.
+    ///
+    /// # Errors
+    /// The cluster does not allow it, or etcd did not answer.
+    pub async fn change_leader(&self, kind: Kind, wish: &Wish, limit: Duration) -> Result<Outcome, CtlError> {
+        let before = self.read().await?;
+        let mut document = Document::default();
+        let leader = match (kind, &wish.leader) {
+            (_, Some(leader)) => Some(leader.clone()),
+            (Kind::Switchover, None) => {
+                let current = before.leader.clone();
+                Some(current.ok_or_else(|| CtlError::Refused("this cluster has no leader".to_owned()))?)
+            }
+            (Kind::Failover, None) => None,
+        };
+        document.set_or_remove("leader", leader);
+        document.set_or_remove("candidate", wish.candidate.clone());
+        document.set_or_remove("scheduled_at", wish.scheduled_at.clone());
+        let now = UnixMs(clock::wall().as_millisecond());
+        let (_, request) = requests::check(kind, &document, &before, now)
+            .map_err(|refusal| CtlError::Refused(refusal.text))?;
+        let watcher = Watcher::start(before.members.iter().filter_map(|(_, member)| {
+            Some(member.api_url()?.replace("/patroni", "/primary"))
+        }));
+        self.client.put(&self.keys.failover(), &to_text(&request), None).await?;
+        if request.scheduled_at.is_some() {
+            return Ok(Outcome::Scheduled);
+        }
+        let began = clock::now();
+        while clock::now().since(began) < limit {
+            tokio::time::sleep(POLL).await;
+            let Ok(view) = self.read().await else {
+                continue;
+            };
+            let Some(leader) = view.leader.clone() else {
+                continue;
+            };
+            if Some(&leader) != before.leader.as_ref() && view.is_primary(&leader) {
+                // The last answers are on their way.
+                tokio::time::sleep(WATCH * 5).await;
+                return Ok(Outcome::Done { leader, gap: watcher.gap() });
+            }
+            if Some(&leader) == before.leader.as_ref() && view.failover.is_none() {
+                let told = view.reasons.get(&leader).into_iter().flatten().rev();
+                let why = told
+                    .filter(|told| matches!(told.reason.as_str(), "SwitchoverRefused" | "HandOverUndone"))
+                    .map(|told| told.text.clone())
+                    .next();
+                let why = why.unwrap_or_else(|| format!("{leader} still leads"));
+                return Ok(Outcome::PutBack { why });
+            }
+        }
+        Ok(Outcome::Unknown { waited: limit })
+    }
+}
+
+/// Asks all members all the time who is primary, and remembers the longest time in which nobody was.
+#[derive(Debug)]
+struct Watcher {
+    seen: std::sync::Arc<std::sync::Mutex<Vec<Tick>>>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Watcher {
+    fn start(urls: impl Iterator<Item = String>) -> Watcher {
+        let seen: std::sync::Arc<std::sync::Mutex<Vec<Tick>>> = std::sync::Arc::default();
+        let tasks = urls
+            .map(|url| {
+                let seen = seen.clone();
+                tokio::spawn(async move {
+                    loop {
+                        let answer = send(&Request::get(&url, Duration::from_millis(500))).await;
+                        if answer.is_ok_and(|reply| reply.status == 200) {
+                            seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(clock::now());
+                        }
+                        tokio::time::sleep(WATCH).await;
+                    }
+                })
+            })
+            .collect();
+        Watcher { seen, tasks }
+    }
+
+    /// Returns the longest time between two answers of a primary; None where nobody answered before and after.
+    fn gap(&self) -> Option<Duration> {
+        let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        seen.sort_unstable();
+        seen.windows(2).filter_map(|pair| Some(pair.get(1)?.since(*pair.first()?))).max()
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Tables and machine formats, as Patroni's tool prints them.
+
+use serde_json::{Map, Value};
+
+/// How rows are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    #[default]
+    Pretty,
+    Json,
+    Yaml,
+    Tsv,
+}
+
+impl std::str::FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Format, String> {
+        match text {
+            "pretty" => Ok(Format::Pretty),
+            "json" => Ok(Format::Json),
+            "yaml" | "yml" => Ok(Format::Yaml),
+            "tsv" => Ok(Format::Tsv),
+            _ => Err("expected pretty, json, yaml or tsv".to_owned()),
+        }
+    }
+}
+
+/// A column: its title and where its cells stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Column {
+    pub title: &'static str,
+    pub right: bool,
+}
+
+/// Draws a table with `header` written into its first line.
+pub fn pretty(header: &str, columns: &[Column], rows: &[Vec<String>]) -> String {
+    let lines = |cell: &str| cell.split('\n').map(str::to_owned).collect::<Vec<_>>();
+    let mut widths: Vec<usize> = columns.iter().map(|column| column.title.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = lines(cell).iter().map(|line| line.chars().count()).fold(*width, usize::max);
+        }
+    }
+    let rule: String =
+        widths.iter().fold("+".to_owned(), |line, width| line + &"-".repeat(width + 2) + "+");
+    let mut top: Vec<char> = rule.chars().collect();
+    let room = top.len().saturating_sub(2);
+    for (slot, c) in top.iter_mut().skip(1).zip(header.chars().take(room)) {
+        *slot = c;
+    }
+    let line = |cells: &[String]| {
+        let mut text = "|".to_owned();
+        for ((cell, width), column) in cells.iter().zip(&widths).zip(columns) {
+            let pad = " ".repeat(width.saturating_sub(cell.chars().count()));
+            let (before, after) = if column.right { (pad.as_str(), "") } else { ("", pad.as_str()) };
+            text = text + " " + before + cell + after + " |";
+        }
+        text
+    };
+    let several = rows.iter().flatten().any(|cell| cell.contains('\n'));
+    let titles: Vec<String> = columns.iter().map(|column| column.title.to_owned()).collect();
+    let mut out = vec![top.into_iter().collect::<String>(), line(&titles), rule.clone()];
+    for (number, row) in rows.iter().enumerate() {
+        if several && number > 0 {
+            out.push(rule.clone());
+        }
+        let cells: Vec<Vec<String>> = row.iter().map(|cell| lines(cell)).collect();
+        let height = cells.iter().map(Vec::len).max().unwrap_or(1);
+        for at in 0..height {
+            let part: Vec<String> = cells.iter().map(|cell| cell.get(at).cloned().unwrap_or_default()).collect();
+            out.push(line(&part));
+        }
+    }
+    out.push(rule);
+    out.join("\n")
+}
+
+/// Writes JSON as Python's `json.dumps` does, with blanks after commas and colons.
+pub fn python_json(value: &Value) -> String {
+    match value {
+        Value::Array(items) => {
+            format!("[{}]", items.iter().map(python_json).collect::<Vec<_>>().join(", "))
+        }
+        Value::Object(map) => {
+            let pair = |(key, value): (&String, &Value)| {
+                format!("{}: {}", Value::from(key.as_str()), python_json(value))
+            };
+            format!("{{{}}}", map.iter().map(pair).collect::<Vec<_>>().join(", "))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string(),
+    }
+}
+
+/// Writes YAML with sorted keys, as `yaml.safe_dump` does.
+pub fn yaml(value: &Value) -> String {
+    serde_yaml::to_string(&sorted(value)).unwrap_or_default()
+}
+
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
+        Value::Object(map) => {
+            let mut pairs: Vec<(&String, &Value)> = map.iter().collect();
+            pairs.sort_by_key(|(key, _)| key.as_str());
+            Value::Object(pairs.into_iter().map(|(key, value)| (key.clone(), sorted(value))).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+/// Returns a cell as text: texts as they are, nothing for null, the rest as JSON.
+pub fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => python_json(other),
+    }
+}
+
+/// Writes rows with their titles, each line's cells between tabs.
+pub fn tsv(titles: &[&str], rows: &[Vec<Value>]) -> String {
+    let mut lines = vec![titles.join("\t")];
+    lines.extend(rows.iter().map(|row| row.iter().map(cell).collect::<Vec<_>>().join("\t")));
+    lines.join("\n")
+}
+
+/// Pairs titles and cells of each row. With `drop_empty`, cells without text are left out.
+pub fn objects(titles: &[&str], rows: &[Vec<Value>], drop_empty: bool) -> Value {
+    let object = |row: &Vec<Value>| {
+        let pairs = titles.iter().zip(row).filter(|(_, value)| !drop_empty || !cell(value).is_empty());
+        Value::Object(pairs.map(|(title, value)| ((*title).to_owned(), value.clone())).collect::<Map<_, _>>())
+    };
+    Value::Array(rows.iter().map(object).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_title_is_written_into_the_first_line() {
+        let columns = [Column { title: "Member", right: false }, Column { title: "TL", right: true }];
+
+        let text = pretty(" Cluster: x ", &columns, &[vec!["a".to_owned(), "1".to_owned()]]);
+
+        assert_eq!(text, "+ Cluster: x +\n| Member | TL |\n+--------+----+\n| a      |  1 |\n+--------+----+");
+    }
+
+    #[test]
+    fn json_has_the_blanks_of_python() {
+        assert_eq!(python_json(&json!([{"a": 1, "b": ["x", null]}])), r#"[{"a": 1, "b": ["x", null]}]"#);
+    }
+}
