@@ -21,6 +21,7 @@ pub mod transport;
 
 // The node agent.
 pub mod agent;
+pub mod ctl;
 pub mod guard;
 
 // Throwaway hosts.

@@ -3,10 +3,11 @@
 //! Commands are plain functions; those that need a runtime make one with [`runtime`], so that `guard` and the
 //! executor's children never have one.
 
+pub mod agent;
 pub mod apply;
 pub mod check;
+pub mod cluster;
 pub mod converge;
-pub mod agent;
 pub mod executor;
 pub mod exit;
 pub mod facts;
@@ -18,8 +19,19 @@ pub mod plan;
 pub mod schema;
 pub mod validate;
 
+pub mod edit_config;
+pub mod explain;
+pub mod failover;
+pub mod history;
 pub mod lab;
+pub mod list;
+pub mod pause;
+pub mod reload;
 pub mod resolve;
+pub mod restart;
+pub mod resume;
+pub mod show_config;
+pub mod switchover;
 pub mod version;
 
 use clap::{Parser, Subcommand};
@@ -45,6 +57,17 @@ enum Command {
     Inventory(inventory::Args),
     Schema(schema::Args),
     Lab(lab::Args),
+    List(list::Args),
+    History(history::Args),
+    Explain(explain::Args),
+    Switchover(switchover::Args),
+    Failover(failover::Args),
+    Restart(restart::Args),
+    Reload(reload::Args),
+    Pause(pause::Args),
+    Resume(resume::Args),
+    ShowConfig(show_config::Args),
+    EditConfig(edit_config::Args),
     Agent(agent::Args),
     #[command(hide = true)]
     Resolve(resolve::Args),
@@ -67,6 +90,17 @@ pub fn run() -> Exit {
         Command::Inventory(args) => inventory::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Lab(args) => lab::run(args),
+        Command::List(args) => list::run(args),
+        Command::History(args) => history::run(args),
+        Command::Explain(args) => explain::run(args),
+        Command::Switchover(args) => switchover::run(args),
+        Command::Failover(args) => failover::run(args),
+        Command::Restart(args) => restart::run(args),
+        Command::Reload(args) => reload::run(args),
+        Command::Pause(args) => pause::run(args),
+        Command::Resume(args) => resume::run(args),
+        Command::ShowConfig(args) => show_config::run(args),
+        Command::EditConfig(args) => edit_config::run(args),
         Command::Agent(args) => agent::run(args),
         Command::Resolve(args) => resolve::run(&args),
         Command::Version(args) => version::run(args),

@@ -59,9 +59,12 @@ impl Cluster {
         let now = UnixMs(clock::wall().as_millisecond());
         let (_, request) = requests::check(kind, &document, &before, now)
             .map_err(|refusal| CtlError::Refused(refusal.text))?;
-        let watcher = Watcher::start(before.members.iter().filter_map(|(_, member)| {
-            Some(member.api_url()?.replace("/patroni", "/primary"))
-        }));
+        let watcher = Watcher::start(
+            before
+                .members
+                .iter()
+                .filter_map(|(_, member)| Some(member.api_url()?.replace("/patroni", "/primary"))),
+        );
         self.client.put(&self.keys.failover(), &to_text(&request), None).await?;
         if request.scheduled_at.is_some() {
             return Ok(Outcome::Scheduled);

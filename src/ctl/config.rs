@@ -46,9 +46,9 @@ impl Cluster {
             .then(Write::put(key, Value::Object(config.clone()).to_string()));
         match self.client.txn(&txn).await? {
             TxnOutcome::Applied { .. } => Ok(()),
-            TxnOutcome::Fenced { .. } => {
-                Err(CtlError::Refused("somebody else has changed the configuration meanwhile; try again".to_owned()))
-            }
+            TxnOutcome::Fenced { .. } => Err(CtlError::Refused(
+                "somebody else has changed the configuration meanwhile; try again".to_owned(),
+            )),
         }
     }
 

@@ -11,8 +11,11 @@ pub fn explain(view: &ClusterView, member: Option<&str>, all: bool) -> String {
         lines.push(format!("{name} ({}, {state}):", view.role(name)));
         let shown = if all { told.len() } else { 3.min(told.len()) };
         for entry in told.iter().skip(told.len() - shown) {
-            let actions =
-                if entry.actions.is_empty() { String::new() } else { format!(" [{}]", entry.actions.join(", ")) };
+            let actions = if entry.actions.is_empty() {
+                String::new()
+            } else {
+                format!(" [{}]", entry.actions.join(", "))
+            };
             lines.push(format!("  {}  {}  {}{actions}", entry.time, entry.reason, entry.text));
         }
         if told.is_empty() {

@@ -18,10 +18,25 @@ const OPTIONAL: [(&str, &str); 4] = [
 /// Writes the members. With `extended`, columns that nobody has anything in are shown too.
 pub fn list(scope: &str, view: &ClusterView, format: Format, extended: bool) -> String {
     let document = view.to_json();
-    let members: Vec<&Map<String, Value>> =
-        document.get("members").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object).collect();
-    let mut titles =
-        vec!["Cluster", "Member", "Host", "Role", "State", "TL", "Receive LSN", "Receive Lag", "Replay LSN", "Replay Lag"];
+    let members: Vec<&Map<String, Value>> = document
+        .get("members")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_object)
+        .collect();
+    let mut titles = vec![
+        "Cluster",
+        "Member",
+        "Host",
+        "Role",
+        "State",
+        "TL",
+        "Receive LSN",
+        "Receive Lag",
+        "Replay LSN",
+        "Replay Lag",
+    ];
     let shown = |key: &str| members.iter().any(|member| member.get(key).is_some_and(is_something));
     titles.extend(OPTIONAL.iter().filter(|(_, key)| extended || shown(key)).map(|(title, _)| *title));
     let with_port = needs_port(&members);
@@ -57,8 +72,7 @@ fn table(
             title => Column { title, right: matches!(title, "TL" | "Receive LSN" | "Replay LSN") },
         })
         .collect();
-    let rows: Vec<Vec<String>> =
-        rows.iter().map(|row| row.iter().skip(1).map(cell).collect()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().skip(1).map(cell).collect()).collect();
     let mut text = pretty(&format!(" Cluster: {scope} ({initialize}) "), &columns, &rows);
     if document.get("pause").is_some() {
         text.push_str("\n Maintenance mode: on");
@@ -87,8 +101,9 @@ fn is_something(value: &Value) -> bool {
 /// Hosts are shown with their ports if one is unusual or two members share a host.
 fn needs_port(members: &[&Map<String, Value>]) -> bool {
     let hosts: Vec<&str> = members.iter().filter_map(|member| member.get("host")?.as_str()).collect();
-    let unusual =
-        members.iter().any(|member| member.get("port").and_then(Value::as_u64).is_some_and(|port| port != 5432));
+    let unusual = members
+        .iter()
+        .any(|member| member.get("port").and_then(Value::as_u64).is_some_and(|port| port != 5432));
     let mut distinct = hosts.clone();
     distinct.sort_unstable();
     distinct.dedup();
@@ -152,7 +167,11 @@ fn reasons(member: &Map<String, Value>, format: Format) -> String {
     let line = |(name, values): (&String, &Value)| {
         let part = |key: &str| values.get(key).map(cell).unwrap_or_default();
         let full = format!("{name}: {}->{}", part("old_value"), part("new_value"));
-        if format == Format::Pretty && full.len() > 50 { format!("{name}: [hidden - too long]") } else { full }
+        if format == Format::Pretty && full.len() > 50 {
+            format!("{name}: [hidden - too long]")
+        } else {
+            full
+        }
     };
     reasons.into_iter().flatten().map(line).collect::<Vec<_>>().join("\n")
 }
@@ -211,7 +230,10 @@ mod tests {
     fn view(pairs: &[(&str, &str)]) -> ClusterView {
         let pairs: Vec<(String, &str)> =
             pairs.iter().map(|(key, value)| (format!("/service/demo/{key}"), *value)).collect();
-        ClusterView::read(&Keys::new("service", "demo"), pairs.iter().map(|(key, value)| (key.as_str(), *value)))
+        ClusterView::read(
+            &Keys::new("service", "demo"),
+            pairs.iter().map(|(key, value)| (key.as_str(), *value)),
+        )
     }
 
     fn two_members() -> ClusterView {
@@ -219,8 +241,14 @@ mod tests {
             ("leader", "a"),
             ("initialize", "7400000000000000001"),
             ("status", r#"{"optime":83886080}"#),
-            ("members/a", r#"{"conn_url":"postgres://10.0.0.1:5432/postgres","api_url":"http://10.0.0.1:8008/patroni","state":"running","role":"primary","timeline":2}"#),
-            ("members/b", r#"{"conn_url":"postgres://10.0.0.2:5432/postgres","api_url":"http://10.0.0.2:8008/patroni","state":"running","role":"replica","timeline":2,"replication_state":"streaming","xlog_location":83886080,"receive_lsn":83886080,"replay_lsn":78643200}"#),
+            (
+                "members/a",
+                r#"{"conn_url":"postgres://10.0.0.1:5432/postgres","api_url":"http://10.0.0.1:8008/patroni","state":"running","role":"primary","timeline":2}"#,
+            ),
+            (
+                "members/b",
+                r#"{"conn_url":"postgres://10.0.0.2:5432/postgres","api_url":"http://10.0.0.2:8008/patroni","state":"running","role":"replica","timeline":2,"replication_state":"streaming","xlog_location":83886080,"receive_lsn":83886080,"replay_lsn":78643200}"#,
+            ),
         ])
     }
 

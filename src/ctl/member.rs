@@ -55,12 +55,23 @@ impl Cluster {
     }
 
     /// Sends `POST /path` to a member.
-    pub async fn post(&self, view: &ClusterView, member: &str, path: &str, body: &Map<String, Value>) -> Reply {
+    pub async fn post(
+        &self,
+        view: &ClusterView,
+        member: &str,
+        path: &str,
+        body: &Map<String, Value>,
+    ) -> Reply {
         let url = view.member_named(member).and_then(|document| document.api_url());
         let Some(url) = url.map(|url| url.replace("/patroni", path)) else {
-            return Reply { member: member.to_owned(), status: None, text: "it has no REST address".to_owned() };
+            return Reply {
+                member: member.to_owned(),
+                status: None,
+                text: "it has no REST address".to_owned(),
+            };
         };
-        let user = self.rest.as_ref().and_then(|rest| Some((rest.username.as_str(), rest.password.as_ref()?)));
+        let user =
+            self.rest.as_ref().and_then(|rest| Some((rest.username.as_str(), rest.password.as_ref()?)));
         let request = Request {
             method: "POST",
             url: &url,

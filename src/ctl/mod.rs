@@ -80,10 +80,8 @@ impl Cluster {
     /// etcd did not answer.
     pub async fn read_at(&self) -> Result<(ClusterView, i64), CtlError> {
         let range = self.client.get_prefix(self.keys.prefix()).await?;
-        let view = ClusterView::read(
-            &self.keys,
-            range.kvs.iter().map(|kv| (kv.key.as_str(), kv.value.as_str())),
-        );
+        let view =
+            ClusterView::read(&self.keys, range.kvs.iter().map(|kv| (kv.key.as_str(), kv.value.as_str())));
         let config = self.keys.config();
         let revision = range.kvs.iter().find(|kv| kv.key == config).map_or(0, |kv| kv.mod_revision);
         Ok((view, revision))

@@ -42,8 +42,7 @@ pub fn pretty(header: &str, columns: &[Column], rows: &[Vec<String>]) -> String 
             *width = lines(cell).iter().map(|line| line.chars().count()).fold(*width, usize::max);
         }
     }
-    let rule: String =
-        widths.iter().fold("+".to_owned(), |line, width| line + &"-".repeat(width + 2) + "+");
+    let rule: String = widths.iter().fold("+".to_owned(), |line, width| line + &"-".repeat(width + 2) + "+");
     let mut top: Vec<char> = rule.chars().collect();
     let room = top.len().saturating_sub(2);
     for (slot, c) in top.iter_mut().skip(1).zip(header.chars().take(room)) {
@@ -68,7 +67,8 @@ pub fn pretty(header: &str, columns: &[Column], rows: &[Vec<String>]) -> String 
         let cells: Vec<Vec<String>> = row.iter().map(|cell| lines(cell)).collect();
         let height = cells.iter().map(Vec::len).max().unwrap_or(1);
         for at in 0..height {
-            let part: Vec<String> = cells.iter().map(|cell| cell.get(at).cloned().unwrap_or_default()).collect();
+            let part: Vec<String> =
+                cells.iter().map(|cell| cell.get(at).cloned().unwrap_or_default()).collect();
             out.push(line(&part));
         }
     }
@@ -145,7 +145,10 @@ mod tests {
 
         let text = pretty(" Cluster: x ", &columns, &[vec!["a".to_owned(), "1".to_owned()]]);
 
-        assert_eq!(text, "+ Cluster: x +\n| Member | TL |\n+--------+----+\n| a      |  1 |\n+--------+----+");
+        assert_eq!(
+            text,
+            "+ Cluster: x +\n| Member | TL |\n+--------+----+\n| a      |  1 |\n+--------+----+"
+        );
     }
 
     #[test]

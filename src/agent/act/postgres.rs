@@ -11,7 +11,7 @@ use crate::agent::lease::keeper::Keeper;
 use crate::agent::observe::configuration::{self, Kept};
 use crate::agent::observe::dcs::DcsRead;
 use crate::agent::observe::postgres::Observer;
-use crate::agent::view::{Fence, StopMode, Upstream, Verdict};
+use crate::agent::view::{Fence, Started, StopMode, Upstream, Verdict};
 use crate::cluster::SyncNames;
 use crate::guard::client::GuardError;
 use crate::guard::protocol::{self, Request, StartAs};
@@ -107,8 +107,14 @@ impl ServerActor {
             }
             Action::Disarm => return Some(told(self.keeper.disarm().await)),
             Action::ReleaseGate => return Some(told(self.keeper.release().await)),
-            Action::StartPrimary { fence } => self.start_primary(*fence, site).await,
-            Action::StartReplica { upstream } => self.start_replica(upstream, site).await,
+            Action::StartPrimary { fence } => {
+                site.observer.note_start(Started::Primary);
+                self.start_primary(*fence, site).await
+            }
+            Action::StartReplica { upstream } => {
+                site.observer.note_start(Started::Replica);
+                self.start_replica(upstream, site).await
+            }
             Action::Promote { fence } => self.promote(*fence).await,
             Action::Stop { mode, checkpoint } => self.stop(*mode, *checkpoint, site).await,
             Action::Follow { upstream } => follow(upstream, site).await,

@@ -395,6 +395,7 @@ impl Task {
                 let deadline = Deadline::granted(renewal.sent, asked, renewal.ttl);
                 let held = Held { id: lease, asked, deadline, sent: renewal.sent };
                 self.hold(held);
+                tracing::info!(%lease, leading = fence.is_some(), "the lease of the process before is taken over");
                 if fence.is_some() {
                     self.shared.set_armed(fence);
                     self.tell_guard(held).await;

@@ -45,6 +45,8 @@ pub struct Observer {
     server: Option<Server>,
     /// The mode of the stop that was asked for last.
     stop_asked: Option<StopMode>,
+    /// As what the server was started last.
+    start_asked: Option<Started>,
     report: Option<(controldata::Control, controldata::Report)>,
     version: Option<PgVersion>,
     pending: (Tick, Map<String, Value>),
@@ -64,6 +66,11 @@ impl Observer {
     /// Remembers how the server was told to stop; the guard's word tells when it is gone.
     pub fn note_stop(&mut self, mode: StopMode) {
         self.stop_asked = Some(self.stop_asked.map_or(mode, |before| before.max(mode)));
+    }
+
+    /// Remembers as what the server was started: it cannot be asked before it answers.
+    pub fn note_start(&mut self, role: Started) {
+        self.start_asked = Some(role);
     }
 
     /// Returns the open connection, for what acts on the server.
@@ -135,7 +142,11 @@ impl Observer {
             }
         };
         let server = self.server.insert(server);
-        let started = if found.writable { Started::Primary } else { Started::Replica };
+        let started = match self.start_asked {
+            Some(role) => role,
+            None if found.writable => Started::Primary,
+            None => Started::Replica,
+        };
         if found.stopping {
             self.session = None;
             let since = *server.stopping_since.get_or_insert(now);

@@ -1,0 +1,161 @@
+//! Which cluster a command is about: by the agent's file, by an inventory, or by addresses.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+
+use crate::cli::{exit::Exit, flags, input};
+use crate::contract::config::{ClientConfig, Credentials};
+use crate::ctl::{Address, Cluster, CtlError};
+use crate::source::{SourceMap, render};
+use crate::sys::files;
+use crate::sys::secret::Secret;
+
+/// The file that an agent's host has.
+const DEFAULT_CONFIG: &str = "/etc/keddah/agent.yml";
+
+/// How to find the cluster. Without a flag: the agent's file of this host.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Where {
+    /// The agent's configuration file, or Patroni's
+    #[arg(short = 'c', long, value_name = "FILE", env = "PATRONICTL_CONFIG_FILE")]
+    config: Option<PathBuf>,
+
+    /// An inventory with its cluster.yml; may be repeated
+    #[arg(short = 'i', long, value_name = "PATH", conflicts_with = "config")]
+    inventory: Vec<PathBuf>,
+
+    /// etcd's addresses, with commas
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', conflicts_with_all = ["config", "inventory"])]
+    etcd: Vec<String>,
+
+    /// The name of the cluster, where the file says none or another one is meant
+    #[arg(long, value_name = "NAME")]
+    scope: Option<String>,
+
+    /// What etcd keys begin with
+    #[arg(long, value_name = "PATH")]
+    namespace: Option<String>,
+}
+
+impl Where {
+    /// Returns the cluster; `named` is a name given as an argument.
+    pub fn cluster(&self, named: Option<&str>) -> anyhow::Result<Cluster> {
+        let mut address = if !self.etcd.is_empty() {
+            Address {
+                endpoints: self.etcd.clone(),
+                protocol: "http".to_owned(),
+                user: None,
+                password: Secret::default(),
+                namespace: "/service/".to_owned(),
+                scope: String::new(),
+                rest: None,
+            }
+        } else if self.inventory.is_empty() {
+            self.from_config()?
+        } else {
+            self.from_inventory()?
+        };
+        if let Some(scope) = named.or(self.scope.as_deref()) {
+            scope.clone_into(&mut address.scope);
+        }
+        if let Some(namespace) = &self.namespace {
+            namespace.clone_into(&mut address.namespace);
+        }
+        if address.scope.is_empty() {
+            bail!("which cluster? Give its name with --scope NAME");
+        }
+        Ok(Cluster::at(address))
+    }
+
+    fn from_config(&self) -> anyhow::Result<Address> {
+        let path = self.config.clone().unwrap_or_else(|| DEFAULT_CONFIG.into());
+        let bytes = files::read(&path).with_context(|| {
+            "cannot tell which cluster: give -c FILE (an agent's configuration), -i INVENTORY, or --etcd HOST:PORT --scope NAME"
+        })?;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let mut sources = SourceMap::default();
+        let file = sources.add(&path, text.as_str());
+        let (config, diagnostics) = ClientConfig::parse(file, &text, &|name| std::env::var(name).ok());
+        for diagnostic in diagnostics.sorted() {
+            eprint!("{}", render::one(diagnostic, &sources));
+        }
+        let Some(config) = config else {
+            bail!("{} does not say how to reach etcd", path.display());
+        };
+        Ok(Address {
+            endpoints: config.etcd.hosts,
+            protocol: config.etcd.protocol,
+            user: config.etcd.username,
+            password: config.etcd.password,
+            namespace: config.namespace,
+            scope: config.scope.unwrap_or_default(),
+            rest: config.authentication,
+        })
+    }
+
+    fn from_inventory(&self) -> anyhow::Result<Address> {
+        let input_flags = flags::Input { inventory: self.inventory.clone(), ..flags::Input::default() };
+        let (deployment, diagnostics) = input::read(&input_flags, &[]);
+        if diagnostics.has_errors() {
+            for diagnostic in diagnostics.sorted() {
+                eprint!("{}", render::one(diagnostic, &deployment.sources));
+            }
+            bail!("the inventory cannot be used");
+        }
+        let Some(keddah) = &deployment.keddah else {
+            bail!("there is no cluster.yml beside the inventory, which would name the cluster and its etcd");
+        };
+        let keddah = keddah.to_json();
+        let text = |path: &str| keddah.pointer(path).and_then(serde_json::Value::as_str).map(str::to_owned);
+        let hosts = keddah.pointer("/etcd/hosts").and_then(serde_json::Value::as_array);
+        let endpoints: Vec<String> =
+            hosts.into_iter().flatten().filter_map(serde_json::Value::as_str).map(str::to_owned).collect();
+        if endpoints.is_empty() {
+            bail!("cluster.yml and the inventory name no etcd member");
+        }
+        let member = deployment.hosts_of("postgres").ok().and_then(|matched| matched.hosts.first().cloned());
+        let variable = |name: &str| {
+            let vars = deployment.vars_of(member.as_deref()?, None);
+            vars.get(name).and_then(|value| value.to_json().as_str().map(str::to_owned))
+        };
+        let password = variable("keddah_restapi_password").map(Secret::new);
+        let username = crate::input::desired::variable::RESTAPI_USER.to_owned();
+        Ok(Address {
+            endpoints,
+            protocol: "http".to_owned(),
+            user: None,
+            password: Secret::default(),
+            namespace: text("/namespace").unwrap_or_else(|| "/service/".to_owned()),
+            scope: text("/scope").unwrap_or_default(),
+            rest: password.map(|password| Credentials { username, password: Some(password) }),
+        })
+    }
+}
+
+/// Runs the asynchronous part of a cluster command. A refusal is told and ends with 1.
+pub fn talk<F>(work: F) -> anyhow::Result<Exit>
+where
+    F: Future<Output = Result<Exit, CtlError>>,
+{
+    let runtime = crate::cli::runtime().context("the runtime could not be made")?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    done.map_err(|error| anyhow::anyhow!(crate::sys::chain(&error)))
+}
+
+/// Asks a person on a terminal; `force` answers yes. Without a terminal nothing is asked.
+pub fn confirm(question: &str, force: bool) -> anyhow::Result<bool> {
+    use std::io::{BufRead, IsTerminal, Write};
+    if force {
+        return Ok(true);
+    }
+    if !std::io::stdin().is_terminal() {
+        bail!("{question} Nobody can be asked here: give --force to go on");
+    }
+    print!("{question} [y/N]: ");
+    std::io::stdout().flush().ok();
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer).context("no answer could be read")?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

@@ -1,0 +1,33 @@
+//! `keddah explain`: why each member did what it did.
+
+use crate::cli::cluster::{Where, talk};
+use crate::cli::exit::Exit;
+use crate::ctl::explain;
+
+/// Tell why each member does what it does, also of one that is gone
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  keddah explain\n  keddah explain --member db1 --all")]
+pub struct Args {
+    /// The name of the cluster, where the file names another one
+    cluster: Option<String>,
+
+    #[command(flatten)]
+    place: Where,
+
+    /// Only this member
+    #[arg(short, long, value_name = "NAME")]
+    member: Option<String>,
+
+    /// All reasons that are kept, not only the last three
+    #[arg(short, long)]
+    all: bool,
+}
+
+pub fn run(args: Args) -> anyhow::Result<Exit> {
+    let cluster = args.place.cluster(args.cluster.as_deref())?;
+    talk(async {
+        let view = cluster.read().await?;
+        println!("{}", explain::explain(&view, args.member.as_deref(), args.all));
+        Ok(Exit::Ok)
+    })
+}
