@@ -52,9 +52,9 @@ impl Where {
                 rest: None,
             }
         } else if self.inventory.is_empty() {
-            self.from_config()?
+            self.by_config()?
         } else {
-            self.from_inventory()?
+            self.by_inventory()?
         };
         if let Some(scope) = named.or(self.scope.as_deref()) {
             scope.clone_into(&mut address.scope);
@@ -68,7 +68,7 @@ impl Where {
         Ok(Cluster::at(address))
     }
 
-    fn from_config(&self) -> anyhow::Result<Address> {
+    fn by_config(&self) -> anyhow::Result<Address> {
         let path = self.config.clone().unwrap_or_else(|| DEFAULT_CONFIG.into());
         let bytes = files::read(&path).with_context(|| {
             "cannot tell which cluster: give -c FILE (an agent's configuration), -i INVENTORY, or --etcd HOST:PORT --scope NAME"
@@ -94,7 +94,7 @@ impl Where {
         })
     }
 
-    fn from_inventory(&self) -> anyhow::Result<Address> {
+    fn by_inventory(&self) -> anyhow::Result<Address> {
         let input_flags = flags::Input { inventory: self.inventory.clone(), ..flags::Input::default() };
         let (deployment, diagnostics) = input::read(&input_flags, &[]);
         if diagnostics.has_errors() {

@@ -4,7 +4,10 @@
     reason = "tests start servers and write their files; the doors are for the product"
 )]
 
+mod agent;
+mod agents;
 mod bed;
+mod ctl;
 mod guard;
 mod ssh;
 mod sshd;

@@ -58,6 +58,8 @@ struct Server {
     start_ticks: u64,
     since: Tick,
     answered: Option<Started>,
+    /// The highest timeline that it was seen on in recovery.
+    timeline: Option<Timeline>,
     silent_since: Option<Tick>,
     stopping_since: Option<Tick>,
 }
@@ -136,6 +138,7 @@ impl Observer {
                     start_ticks: found.start_ticks,
                     since: now,
                     answered: None,
+                    timeline: None,
                     silent_since: None,
                     stopping_since: None,
                 }
@@ -160,7 +163,12 @@ impl Observer {
         }
         let answer = monitor(&mut self.session, &instance.target("Patroni heartbeat")).await;
         match answer {
-            Ok((monitored, found_slots)) => {
+            Ok((mut monitored, found_slots)) => {
+                if monitored.in_recovery {
+                    let seen = replica_timeline(instance.data_dir(), &monitored);
+                    monitored.timeline = server.timeline.map_or(seen, |before| before.max(seen));
+                    server.timeline = Some(monitored.timeline);
+                }
                 let running = running(instance, &monitored, &found_slots, read);
                 server.answered = Some(match running {
                     Running::Primary(_) => Started::Primary,
@@ -292,6 +300,26 @@ fn running(instance: &Instance, seen: &Monitored, found: &[slots::Slot], read: &
         slots,
         checkpoint_pending: seen.checkpoint_timeline < seen.timeline,
     })
+}
+
+/// Bytes of a WAL segment, unless initdb was told otherwise; then the file's name is not found and nothing is learnt.
+const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Returns the timeline that a replica is on.
+///
+/// Only a WAL receiver that lives says it; without one pg_control lags behind until the next restartpoint. What the
+/// replica has received lies in a segment that is named after its timeline.
+fn replica_timeline(data_dir: &Path, seen: &Monitored) -> Timeline {
+    let end = seen.received.max(seen.replayed).unwrap_or_default().0.saturating_sub(1) / SEGMENT_BYTES;
+    let suffix = format!("{:08X}{:08X}", end >> 8, end & 0xFF);
+    let names = crate::sys::files::list(&data_dir.join("pg_wal")).unwrap_or_default();
+    names
+        .iter()
+        .filter_map(|name| name.to_str()?.strip_suffix(&suffix))
+        .filter(|timeline| timeline.len() == 8)
+        .filter_map(|timeline| u32::from_str_radix(timeline, 16).ok())
+        .map(Timeline)
+        .fold(seen.timeline, Timeline::max)
 }
 
 /// Tells whom a replica follows. A connection that leads to no member in its present place is `Other`.
@@ -442,17 +470,16 @@ impl Probe {
             | Process::Unresponsive { .. }
             | Process::Stopping { .. } => return None,
         };
-        let timeline: Timeline = seen.timeline;
         *running = match (&*running, seen.in_recovery) {
             (Running::Replica(facts), true) => Running::Replica(ReplicaFacts {
-                timeline,
+                timeline: facts.timeline.max(seen.timeline),
                 received: seen.received,
                 replayed: seen.replayed.unwrap_or_default(),
                 streaming: seen.receiver.as_ref().is_some_and(|receiver| receiver.status == "streaming"),
                 ..facts.clone()
             }),
             (Running::Primary(facts), false) => Running::Primary(PrimaryFacts {
-                timeline,
+                timeline: seen.timeline,
                 lsn: seen.flushed.unwrap_or_default(),
                 ..facts.clone()
             }),

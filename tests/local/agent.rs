@@ -1,0 +1,85 @@
+//! A cluster of three on loopback lives through what happens to clusters.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::agents::{Agents, NAMES, SLOW, within};
+
+/// ttl 6, an election and a promotion, on a busy machine.
+const FAILOVER: Duration = Duration::from_secs(6 + 10);
+
+#[test]
+fn an_agent_that_was_killed_goes_on_and_a_host_that_died_comes_back_by_rewind() {
+    let mut agents = Agents::start("");
+    assert!(agents.sql("a", "CREATE TABLE t (id int)").is_some());
+
+    let postmaster = agents.postmaster("a");
+    agents.kill_agent("a");
+    agents.start_agent("a");
+    within(SLOW, "the next agent leads", || agents.status("a", "/primary") == Some(200));
+    assert_eq!(agents.postmaster("a"), postmaster, "Postgres was not restarted");
+    assert!(agents.log("a").contains("leading=true"), "{}", agents.log("a"));
+
+    agents.freeze_etcd();
+    std::thread::sleep(Duration::from_millis(2_500));
+    agents.thaw_etcd();
+    assert!(agents.sql("a", "INSERT INTO t VALUES (1)").is_some(), "a stall of etcd costs nothing");
+    assert_eq!(agents.postmaster("a"), postmaster);
+
+    agents.kill_host("a");
+    within(FAILOVER, "another member leads", || agents.primary().is_some_and(|name| name != "a"));
+    let leader = agents.primary().expect("somebody leads");
+    within(SLOW, "it takes writes", || agents.sql(leader, "INSERT INTO t VALUES (2)").is_some());
+
+    agents.start_agent("a");
+    within(SLOW, "the dead host streams again", || agents.streaming() == 2);
+    within(SLOW, "it has what was written", || {
+        agents.sql("a", "SELECT count(*) FROM t").as_deref() == Some("2")
+    });
+    assert!(agents.folder().exists());
+}
+
+#[test]
+fn a_stopped_agent_acknowledges_nothing_after_its_deadline() {
+    let agents = Agents::start("");
+    assert!(agents.sql("a", "CREATE TABLE t (id int)").is_some());
+
+    agents.signal_agent("a", Signal::SIGSTOP);
+    // A session that was open before goes on committing for as long as it is let.
+    within(FAILOVER, "another member leads", || {
+        NAMES[1..].iter().any(|n| agents.status(n, "/primary") == Some(200))
+    });
+    assert_eq!(agents.sql("a", "INSERT INTO t VALUES (1)"), None, "the old primary takes no write");
+
+    agents.signal_agent("a", Signal::SIGCONT);
+    within(SLOW, "the old primary follows", || agents.streaming() == 2);
+    assert!(agents.primary().is_some_and(|name| name != "a"));
+}
+
+#[test]
+fn leadership_moves_by_plan_under_a_pause_and_in_synchronous_mode() {
+    let agents = Agents::start("");
+
+    let done = agents.keddah(&["switchover", "--candidate", "b", "--force"]);
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(done.status.success(), "{text}{}", String::from_utf8_lossy(&done.stderr));
+    assert!(text.contains("Successfully switched over to \"b\""), "{text}");
+    assert!(text.contains("time without a primary"), "{text}");
+    within(SLOW, "both others follow", || agents.streaming() == 2);
+    assert_eq!(agents.primary(), Some("b"));
+
+    let refused = agents.keddah(&["switchover", "--candidate", "nobody", "--force"]);
+    assert_eq!(refused.status.code(), Some(1));
+
+    assert!(agents.keddah(&["pause", "--wait"]).status.success());
+    assert!(agents.get("b", "/patroni").get("pause").is_some());
+    assert!(agents.keddah(&["resume", "--wait"]).status.success());
+
+    agents.patch_config("b", r#"{"synchronous_mode": true}"#);
+    within(SLOW, "one standby is synchronous", || {
+        NAMES.iter().filter(|name| agents.status(name, "/sync") == Some(200)).count() == 1
+    });
+    let names = agents.sql("b", "SHOW synchronous_standby_names").unwrap_or_default();
+    assert!(names == "\"a\"" || names == "\"c\"", "{names}");
+}
