@@ -177,6 +177,10 @@ impl Module for ClusterHealth {
         changes
     }
 
+    fn patience(params: &Params) -> Duration {
+        Duration::from_secs(params.timeout)
+    }
+
     fn apply(
         params: &Params,
         _found: &Cluster,

@@ -10,6 +10,10 @@ use crate::modules::outcome::{
 };
 use crate::modules::{Kind, Module, Seen, params};
 use crate::source::Diagnostics;
+use crate::sys::clock;
+
+/// How often a thing that is waited for is looked for.
+const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(250);
 
 /// A module without its types, as a row of the table.
 pub trait AnyModule: Sync {
@@ -114,7 +118,16 @@ fn drive<M: Module>(read: &M::Params, call: &ModuleCall, host: &mut Host) -> Mod
         return Err(fault);
     }
     host.begin(call.environment.clone(), call.files.clone(), call.folders.clone(), M::OBSERVES_WITH);
-    let found = match (M::observe(read, host)?, call.mode) {
+    let mut seen = M::observe(read, host)?;
+    if call.mode == Mode::Apply {
+        // What a wait looks at may come as late as what it waits for.
+        let end = clock::now() + M::patience(read);
+        while matches!(seen, Seen::Blocked(_)) && clock::now() < end {
+            std::thread::sleep(LOOK_EVERY);
+            seen = M::observe(read, host)?;
+        }
+    }
+    let found = match (seen, call.mode) {
         (Seen::Now(found), _) => found,
         (Seen::Blocked(thing), Mode::Apply) => return Err(Fault::missing(thing)),
         (Seen::Blocked(thing), Mode::Check) => return Ok(untold::<M>(read, Answer::Blocked(thing))),

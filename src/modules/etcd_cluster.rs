@@ -132,6 +132,10 @@ impl Module for EtcdCluster {
         if serving >= params.members { Vec::new() } else { vec![Change { serving, wanted: params.members }] }
     }
 
+    fn patience(params: &Params) -> Duration {
+        Duration::from_secs(params.timeout)
+    }
+
     fn apply(
         params: &Params,
         _found: &State,

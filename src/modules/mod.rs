@@ -163,6 +163,11 @@ pub trait Module: 'static {
         Risk::None
     }
 
+    /// How long an apply waits for what `observe` is blocked by.
+    fn patience(_params: &Self::Params) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+
     /// Why it cannot be told before it is done, for an [`Kind::Action`] that nothing guards.
     fn opaque(_params: &Self::Params) -> Option<String> {
         None
