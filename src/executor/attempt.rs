@@ -244,6 +244,9 @@ impl<'a> Run<'a> {
         if let Some(reason) = args.find_unknown() {
             return Item::unknown(format!("its parameters depend on something unknown: {reason}")).into();
         }
+        if let Some(item) = self.detached(&eval) {
+            return item.into();
+        }
         let identity = match self.identity(&eval) {
             Ok(identity) => identity,
             Err(error) => return Item::of_error("become", &error).into(),
@@ -255,6 +258,21 @@ impl<'a> Run<'a> {
                 Err(item) => (*item).into(),
             },
         }
+    }
+
+    /// Refuses to leave a job behind: only jobs that are waited for can be run here.
+    fn detached(&self, eval: &Evaluation<'_>) -> Option<Item> {
+        let poll = eval.value(self.step.job.as_ref()?.poll.as_ref()?).ok()?;
+        let number = poll.as_int().or_else(|| poll.as_str().and_then(|text| text.trim().parse().ok()));
+        (number == Some(0)).then(|| {
+            let fault = FaultText {
+                message: "`poll: 0` would leave the task running behind; this version waits for every task"
+                    .to_owned(),
+                hint: Some("leave out `async` and `poll`, or start it as a unit of systemd".to_owned()),
+                ..FaultText::default()
+            };
+            Item::failed(fault, Dict::new())
+        })
     }
 
     fn gathered(&self, identity: &Identity, args: &Value) -> Item {
@@ -295,7 +313,22 @@ impl<'a> Run<'a> {
             && self.step.changed_when.as_deref().is_some_and(|all| matches!(all, [one] if is_false(one)))
     }
 
+    /// Returns the pending step that makes what a module of this kind only looks at, in check mode.
+    fn looks_at_pending(&self, call: &ModuleCall) -> Option<Item> {
+        let kind = modules::find(&self.step.module).map(modules::AnyModule::kind);
+        if self.mode != Mode::Check || kind != Some(Kind::Query) {
+            return None;
+        }
+        let path =
+            ["path", "src", "dest"].iter().find_map(|name| call.params.get(name)).map(emit::to_text)?;
+        let thing = Thing::Path(path);
+        self.open.is_pending(&thing).then(|| self.blocked(&thing, None))
+    }
+
     fn module(&self, identity: &Identity, mut call: ModuleCall) -> Ended {
+        if let Some(item) = self.looks_at_pending(&call) {
+            return item.into();
+        }
         loop {
             let reply = self.runner.run(identity, call.clone());
             match reply {
@@ -372,7 +405,9 @@ impl<'a> Run<'a> {
     fn blocked(&self, thing: &Thing, fault: Option<&Fault>) -> Item {
         if let Some(maker) = self.open.maker(thing) {
             let reason = format!("step {} \"{}\" would make {thing}", maker.step, maker.name);
-            let mut item = Item::new(Status::Changed, Value::unknown(reason));
+            let kind = modules::find(&self.step.module).map(modules::AnyModule::kind);
+            let status = if kind == Some(Kind::Query) { Status::Ok } else { Status::Changed };
+            let mut item = Item::new(status, Value::unknown(reason));
             item.answered = Answered::Blocked { by: maker.step, name: maker.name.clone() };
             item.details.message = Some(format!("needs {thing}"));
             return item;

@@ -81,6 +81,11 @@ impl Open {
         self.segment.steps.get(at).is_some_and(|step| step.ordered)
     }
 
+    /// Says whether a pending step makes or changes exactly this.
+    pub fn is_pending(&self, thing: &Thing) -> bool {
+        self.pending.iter().any(|pending| pending.makes.contains(thing))
+    }
+
     /// Finds the step that would make `thing`, in check mode; failing that, one that may bring it along.
     pub fn maker(&self, thing: &Thing) -> Option<&Pending> {
         let find = |fits: &dyn Fn(&Thing) -> bool| self.pending.iter().find(|p| p.makes.iter().any(fits));
@@ -122,3 +127,6 @@ impl Evaluator for Segments {
         runner.tell(FromHost::Stopped { segment: advance.segment, stop });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -120,7 +120,7 @@ pub fn run_step(open: &mut Open, at: usize, given: Given, runner: &dyn Runner) -
     let failed = item.status == Status::Failed;
     let ignored = failed && run.flag(step.ignore_errors.as_ref());
     let no_log = run.flag(step.no_log.as_ref());
-    let maybe_changed = item.status == Status::Changed || matches!(item.answered, Answered::Blocked { .. });
+    let maybe_changed = item.status == Status::Changed;
     let notify = if maybe_changed { run.notified() } else { Vec::new() };
     let pending = (run.mode() == Mode::Check && (maybe_changed || item.opaque)).then(|| Pending {
         step: step.id,

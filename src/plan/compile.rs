@@ -60,6 +60,8 @@ pub struct RoleScope {
     pub defaults: Layer,
     pub vars: Layer,
     pub params: Layer,
+    /// `role_name`, `role_path` and their like.
+    pub magic: Layer,
 }
 
 /// A play being compiled for one batch; grows while dynamic includes are expanded.
@@ -367,6 +369,7 @@ impl<'a> Compiler<'a> {
             defaults: Arc::new(from(&role.defaults, &asked.defaults_from)),
             vars: Arc::new(role_vars),
             params: Arc::new(params),
+            magic: Arc::new(magic_of(role, &inner.roles)),
         });
         if public {
             self.public.push(scope.clone());
@@ -491,16 +494,7 @@ impl<'a> Compiler<'a> {
             vars.over.extend(filled(&role.params));
         }
         vars.over.extend(inherited.includes.iter().cloned());
-        if let Some(role) = inherited.roles.last() {
-            let mut magic = Dict::new();
-            magic.insert(Arc::from("role_name"), Value::str(role.name.clone()));
-            magic.insert(Arc::from("ansible_role_name"), Value::str(role.name.clone()));
-            magic.insert(Arc::from("role_path"), Value::str(role.path.to_string_lossy().into_owned()));
-            let parents: Vec<Value> =
-                inherited.roles.iter().rev().skip(1).map(|r| Value::str(r.name.clone())).collect();
-            magic.insert(Arc::from("ansible_parent_role_names"), Value::from(parents));
-            vars.over.push(Arc::new(magic));
-        }
+        vars.over.extend(inherited.roles.last().map(|role| role.magic.clone()));
         vars
     }
 
@@ -622,6 +616,17 @@ impl Default for RoleAsked {
             public: false,
         }
     }
+}
+
+/// Returns the names that a role's tasks see of the role itself and of those around it.
+fn magic_of(role: &Role, around: &[Arc<RoleScope>]) -> Dict {
+    let mut magic = Dict::new();
+    magic.insert(Arc::from("role_name"), Value::str(role.name.clone()));
+    magic.insert(Arc::from("ansible_role_name"), Value::str(role.name.clone()));
+    magic.insert(Arc::from("role_path"), Value::str(role.path.to_string_lossy().into_owned()));
+    let parents: Vec<Value> = around.iter().rev().map(|role| Value::str(role.name.clone())).collect();
+    magic.insert(Arc::from("ansible_parent_role_names"), Value::from(parents));
+    magic
 }
 
 fn texts(conditions: &[Condition]) -> Vec<&str> {
@@ -773,3 +778,6 @@ fn fill(step: &mut Step, written: &Written, below: &Inherited) {
     step.notify.clone_from(&common.notify);
     step.job = written.async_.as_ref().map(|limit| Job { limit: limit.clone(), poll: written.poll.clone() });
 }
+
+#[cfg(test)]
+mod tests;

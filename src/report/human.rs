@@ -102,7 +102,7 @@ impl Human {
         if let Some(place) = &done.template {
             out.push_str(&format!("     written at {place}\n"));
         }
-        for line in &fault.lines {
+        for line in fault.lines.iter().flat_map(|lines| lines.lines()) {
             out.push_str(&format!("     > {line}\n"));
         }
         if let Some(hint) = &fault.hint {

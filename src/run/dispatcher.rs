@@ -47,6 +47,8 @@ pub(crate) struct Dispatcher<'a> {
     pub links: BTreeMap<Arc<str>, Link>,
     pub inbox: mpsc::UnboundedReceiver<Incoming>,
     to_inbox: mpsc::UnboundedSender<Incoming>,
+    /// What arrived while only locks were waited for.
+    pub backlog: Vec<Incoming>,
     pub files: Files,
     pub secrets: Secrets,
     pub next_step: StepId,
@@ -88,6 +90,7 @@ pub async fn run(
         links: BTreeMap::new(),
         inbox,
         to_inbox,
+        backlog: Vec::new(),
         files: Files::default(),
         secrets,
         next_step: 1,
@@ -271,15 +274,16 @@ impl Dispatcher<'_> {
                 Ok(FromHost::Lock(Ok(()))) => {
                     waiting.remove(&host);
                 }
+                // Two names of one machine: the lock is this run's own.
+                Ok(FromHost::Lock(Err(theirs))) if theirs.contains(&holder) => {
+                    waiting.remove(&host);
+                }
                 Ok(FromHost::Lock(Err(holder))) => {
                     waiting.remove(&host);
                     held.get_or_insert((host, holder));
                 }
-                Ok(_) => {}
-                Err(message) => {
-                    waiting.remove(&host);
-                    self.lost(&host, message);
-                }
+                Err(message) if waiting.remove(&host) => self.lost(&host, message),
+                other => self.backlog.push((host, other)),
             }
         }
         match held {

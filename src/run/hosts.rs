@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::executor::wire::{Pending, SegmentId, StepId};
 use crate::expr::{Data, Dict, Value};
-use crate::plan::program::{BlockId, Part};
+use crate::plan::program::{BlockId, Layer, Part};
 use crate::run::event::Recap;
 
 /// A host during the whole run.
@@ -56,7 +56,11 @@ pub struct OpenSegment {
 
 /// Texts that must never be shown: values marked as secrets.
 #[derive(Debug, Clone, Default)]
-pub struct Secrets(BTreeSet<String>);
+pub struct Secrets {
+    texts: BTreeSet<String>,
+    /// Layers that were looked through; they are kept so that no other one gets the same address.
+    seen: Vec<Layer>,
+}
 
 /// Shorter texts would black out half of every line.
 const SECRET_CHARS_MIN: usize = 4;
@@ -70,7 +74,7 @@ impl Secrets {
                     text.lines().map(str::trim).filter(|line| line.chars().count() >= SECRET_CHARS_MIN)
                 {
                     if !line.contains("{{") {
-                        self.0.insert(line.to_owned());
+                        self.texts.insert(line.to_owned());
                     }
                 }
             }
@@ -87,9 +91,43 @@ impl Secrets {
         }
     }
 
+    /// Collects the secret texts of variables that many tasks share.
+    pub fn collect_layer(&mut self, layer: &Layer) {
+        if !self.seen.iter().any(|seen| Arc::ptr_eq(seen, layer)) {
+            self.seen.push(layer.clone());
+            layer.values().for_each(|value| self.collect(value));
+        }
+    }
+
+    /// Returns a value without secrets: neither those that are marked nor those that a program has repeated.
+    pub fn without(&self, value: &Value) -> Value {
+        let data = match &value.data {
+            Data::Str(_) if value.marks.secret => return value.redacted(),
+            Data::Str(text) => {
+                let mut text = text.to_string();
+                self.hide(&mut text);
+                Data::Str(Arc::from(text))
+            }
+            Data::List(values) => {
+                Data::List(Arc::new(values.iter().map(|value| self.without(value)).collect()))
+            }
+            Data::Dict(values) => Data::Dict(Arc::new(
+                values.iter().map(|(key, value)| (key.clone(), self.without(value))).collect(),
+            )),
+            Data::None
+            | Data::Bool(_)
+            | Data::Int(_)
+            | Data::Float(_)
+            | Data::Undefined { .. }
+            | Data::Unknown { .. }
+            | Data::Omit => value.redacted().data,
+        };
+        Value { data, marks: value.marks }
+    }
+
     /// Replaces every secret in a text.
     pub fn hide(&self, text: &mut String) {
-        for secret in &self.0 {
+        for secret in &self.texts {
             if text.contains(secret.as_str()) {
                 *text = text.replace(secret.as_str(), "***");
             }

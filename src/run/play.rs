@@ -79,7 +79,10 @@ impl<'a> Batch<'_, 'a> {
             let mut known = self.run.known(&name, self.play, &magic);
             known.inventory.values().for_each(|value| self.run.secrets.collect(value));
             match self.run.vars_files(&name, self.play, &known) {
-                Ok(layers) => known.play.extend(layers),
+                Ok(layers) => {
+                    known.play.extend(layers);
+                    known.play.iter().for_each(|layer| self.run.secrets.collect_layer(layer));
+                }
                 Err(why) => {
                     self.run.warn(format!("{name}: {why}"));
                     self.fail_for_good(&name);
@@ -159,6 +162,9 @@ impl<'a> Batch<'_, 'a> {
         });
         self.order.splice(at..at, adopted.collect::<Vec<_>>());
         for task in self.order.iter().skip(at).take(count) {
+            for layer in task.vars.defaults.iter().chain(&task.vars.under).chain(&task.vars.over) {
+                self.run.secrets.collect_layer(layer);
+            }
             self.set_by_play.extend(task.step.register.clone());
             if &*task.step.module == "set_fact"
                 && let Some(entries) = task.step.args.as_dict()
@@ -176,6 +182,9 @@ impl<'a> Batch<'_, 'a> {
 
     async fn engine(&mut self) -> Result<(), RunError> {
         loop {
+            for (place, message) in std::mem::take(&mut self.run.backlog) {
+                self.incoming(&place, message)?;
+            }
             self.settle();
             let stopping = self.ending || self.run.interrupted > 0;
             if !stopping && self.kick().await? {
@@ -698,10 +707,14 @@ impl<'a> Batch<'_, 'a> {
             }
         }
         if let Some(result) = &mut report.result {
-            *result = result.redacted();
+            *result = secrets.without(result);
         }
-        if let Answered::Unknown { reason } = &mut report.answered {
-            secrets.hide(reason);
+        report.notify.iter_mut().for_each(|name| secrets.hide(name));
+        let answers = report.items.iter_mut().map(|item| &mut item.answered);
+        for answered in answers.chain([&mut report.answered]) {
+            if let Answered::Unknown { reason } = answered {
+                secrets.hide(reason);
+            }
         }
     }
 

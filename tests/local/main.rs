@@ -6,6 +6,7 @@
 
 mod agent;
 mod agents;
+mod apply;
 mod bed;
 mod ctl;
 mod guard;
