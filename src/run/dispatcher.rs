@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
@@ -36,6 +37,9 @@ pub enum RunError {
     #[error("{why}")]
     Play { why: String },
 }
+
+/// How long a run waits for executors that have nothing more to do.
+const PART_LIMIT: Duration = Duration::from_secs(5);
 
 /// What all plays of a run share.
 pub(crate) struct Dispatcher<'a> {
@@ -100,7 +104,7 @@ pub async fn run(
         added: Added::default(),
     };
     let done = dispatcher.plays().await;
-    dispatcher.links.clear();
+    dispatcher.part().await;
     let mut summary = std::mem::take(&mut dispatcher.summary);
     summary.recap = dispatcher.hosts.iter().map(|(name, host)| (name.clone(), host.recap)).collect();
     summary.recap.retain(|(_, recap)| *recap != Recap::default());
@@ -145,6 +149,15 @@ impl Dispatcher<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Lets go of all hosts and waits until their executors have ended, so that the next run finds no lock of this one.
+    async fn part(&mut self) {
+        self.links.clear();
+        let (to_nobody, _) = mpsc::unbounded_channel();
+        self.to_inbox = to_nobody;
+        let ended = async { while self.inbox.recv().await.is_some() {} };
+        tokio::time::timeout(PART_LIMIT, ended).await.ok();
     }
 
     /// Returns the hosts of a play, in the inventory's order, within `--limit`.
@@ -262,37 +275,46 @@ impl Dispatcher<'_> {
         let machine =
             nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let holder = format!("keddah apply of {who} on {machine}, process {}", std::process::id());
-        let mut waiting: BTreeSet<Arc<str>> = BTreeSet::new();
-        for host in hosts {
-            self.send(host, ToHost::Lock { holder: holder.clone() });
-            waiting.insert(host.clone());
+        let mut held = self.lock_round(hosts, &holder).await;
+        if !held.is_empty() {
+            // Two names of one machine: the other one may have taken the lock a moment ago and not signed it yet.
+            let again: Vec<Arc<str>> = held.into_keys().collect();
+            held = self.lock_round(&again, &holder).await;
         }
-        let mut held: Option<(Arc<str>, String)> = None;
-        while !waiting.is_empty() {
-            let Some((host, message)) = self.inbox.recv().await else { break };
-            match message {
-                Ok(FromHost::Lock(Ok(()))) => {
-                    waiting.remove(&host);
-                }
-                // Two names of one machine: the lock is this run's own.
-                Ok(FromHost::Lock(Err(theirs))) if theirs.contains(&holder) => {
-                    waiting.remove(&host);
-                }
-                Ok(FromHost::Lock(Err(holder))) => {
-                    waiting.remove(&host);
-                    held.get_or_insert((host, holder));
-                }
-                Err(message) if waiting.remove(&host) => self.lost(&host, message),
-                other => self.backlog.push((host, other)),
-            }
-        }
-        match held {
+        match held.pop_first() {
             Some((host, holder)) => {
                 self.links.clear();
                 Err(RunError::Locked { host, holder })
             }
             None => Ok(()),
         }
+    }
+
+    /// Asks hosts for their locks; returns those that somebody else holds, with what he says of himself.
+    async fn lock_round(&mut self, hosts: &[Arc<str>], holder: &str) -> BTreeMap<Arc<str>, String> {
+        let mut waiting: BTreeSet<Arc<str>> = BTreeSet::new();
+        for host in hosts {
+            self.send(host, ToHost::Lock { holder: holder.to_owned() });
+            waiting.insert(host.clone());
+        }
+        let mut held = BTreeMap::new();
+        while !waiting.is_empty() {
+            let Some((host, message)) = self.inbox.recv().await else { break };
+            match message {
+                Ok(FromHost::Lock(answer)) => {
+                    waiting.remove(&host);
+                    // A lock that this run holds under another name is as good.
+                    if let Err(theirs) = answer
+                        && !theirs.contains(holder)
+                    {
+                        held.insert(host, theirs);
+                    }
+                }
+                Err(message) if waiting.remove(&host) => self.lost(&host, message),
+                other => self.backlog.push((host, other)),
+            }
+        }
+        held
     }
 
     /// Marks a host as unreachable and says so.
