@@ -74,11 +74,11 @@ pub struct Defaults {
 /// What cannot be honored, or is no value of an option.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum OptionError {
-    #[error("{name}: `{option}` ({source_of}) cannot be honored: {why}")]
+    #[error("`{option}` ({source_of}) cannot be honored: {why}")]
     Unsupported { name: String, option: String, source_of: String, why: &'static str },
-    #[error("{name}: `{value}` is no value of `{option}` ({source_of}); expected {expected}")]
+    #[error("`{value}` is no value of `{option}` ({source_of}); expected {expected}")]
     Value { name: String, option: String, value: String, source_of: String, expected: &'static str },
-    #[error("{name}: `{text}` ({source_of}) ends within quotes")]
+    #[error("`{text}` ({source_of}) ends within quotes")]
     Quotes { name: String, text: String, source_of: String },
 }
 
