@@ -66,6 +66,8 @@ impl Instance {
         {
             parameters.entry("wal_keep_size".to_owned()).or_insert_with(|| format!("{}MB", segments * 16));
         }
+        // A replica whose leader has moved looks for it again after this; Postgres's own 5 s are most of a failover.
+        parameters.entry("wal_retrieve_retry_interval".to_owned()).or_insert_with(|| "500ms".to_owned());
         parameters
     }
 

@@ -179,6 +179,8 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
     let Some(read) = first_read(&client, &keys, &signals).await else {
         return Ok(Ended::Clean);
     };
+    let warm = client.clone();
+    tokio::spawn(async move { warm.warm_up().await });
     let adopted = before.as_ref().and_then(|before| before.adoptable(&me, &read.snapshot));
     if adopted.is_none() {
         refuse_taken_name(&me, &read).await?;

@@ -133,6 +133,15 @@ impl Where {
     }
 }
 
+/// Prints a line; whoever reads may have gone, which is no error of the command's.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        let _gone = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+pub(crate) use say;
+
 /// Runs the asynchronous part of a cluster command. A refusal is told and ends with 1.
 pub fn talk<F>(work: F) -> anyhow::Result<Exit>
 where

@@ -4,7 +4,7 @@ use anyhow::bail;
 use serde_json::{Map, Value};
 use similar::TextDiff;
 
-use crate::cli::cluster::{Where, confirm, talk};
+use crate::cli::cluster::{Where, confirm, say, talk};
 use crate::cli::exit::Exit;
 use crate::contract::config::to_json;
 use crate::contract::dynamic;
@@ -59,11 +59,11 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         dynamic::patch(&mut after, change);
     }
     if before == after {
-        println!("Not changed");
+        say!("Not changed");
         return Ok(Exit::Ok);
     }
     if !args.quiet {
-        print!("{}", diff(&before, &after));
+        say!("{}", diff(&before, &after).trim_end());
     }
     if !confirm("Apply these changes?", args.force)? {
         eprintln!("nothing was changed");
@@ -74,7 +74,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let cluster = args.place.cluster(args.cluster.as_deref())?;
     talk(async {
         cluster.write_config(&after, revision).await?;
-        println!("Configuration changed");
+        say!("Configuration changed");
         Ok(Exit::Ok)
     })
 }

@@ -1,6 +1,6 @@
 //! `keddah explain`: why each member did what it did.
 
-use crate::cli::cluster::{Where, talk};
+use crate::cli::cluster::{Where, say, talk};
 use crate::cli::exit::Exit;
 use crate::ctl::explain;
 
@@ -27,7 +27,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let cluster = args.place.cluster(args.cluster.as_deref())?;
     talk(async {
         let view = cluster.read().await?;
-        println!("{}", explain::explain(&view, args.member.as_deref(), args.all));
+        say!("{}", explain::explain(&view, args.member.as_deref(), args.all));
         Ok(Exit::Ok)
     })
 }

@@ -1,6 +1,6 @@
 //! `keddah history`: where each timeline was left, why, when, and who led next.
 
-use crate::cli::cluster::{Where, talk};
+use crate::cli::cluster::{Where, say, talk};
 use crate::cli::exit::Exit;
 use crate::ctl::list;
 use crate::ctl::table::Format;
@@ -24,7 +24,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let cluster = args.place.cluster(args.cluster.as_deref())?;
     talk(async {
         let view = cluster.read().await?;
-        println!("{}", list::history(&view, args.format).trim_end());
+        say!("{}", list::history(&view, args.format).trim_end());
         Ok(Exit::Ok)
     })
 }

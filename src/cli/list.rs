@@ -1,6 +1,6 @@
 //! `keddah list`: the members of a cluster.
 
-use crate::cli::cluster::{Where, talk};
+use crate::cli::cluster::{Where, say, talk};
 use crate::cli::exit::Exit;
 use crate::ctl::list;
 use crate::ctl::table::Format;
@@ -28,7 +28,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let cluster = args.place.cluster(args.cluster.as_deref())?;
     talk(async {
         let view = cluster.read().await?;
-        println!("{}", list::list(&cluster.scope, &view, args.format, args.extended).trim_end());
+        say!("{}", list::list(&cluster.scope, &view, args.format, args.extended).trim_end());
         Ok(Exit::Ok)
     })
 }

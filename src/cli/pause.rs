@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cli::cluster::{Where, talk};
+use crate::cli::cluster::{Where, say, talk};
 use crate::cli::exit::Exit;
 
 /// Stop automatic failover: Postgres is left alone until `keddah resume`
@@ -33,7 +33,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
             eprintln!("{} did not follow within {} s", left.join(", "), args.timeout);
             return Ok(Exit::Unknown);
         }
-        println!("Success: cluster management is paused");
+        say!("Success: cluster management is paused");
         Ok(Exit::Ok)
     })
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Map;
 
-use crate::cli::cluster::{Where, talk};
+use crate::cli::cluster::{Where, say, talk};
 use crate::cli::exit::Exit;
 
 /// Make members read their configuration files again
@@ -28,7 +28,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         for member in cluster.choose(&view, &args.member, |_| true)? {
             let reply = cluster.post(&view, &member, "/reload", &Map::new()).await;
             match reply.status {
-                Some(202) => println!("Reload request received for member {member}"),
+                Some(202) => say!("Reload request received for member {member}"),
                 status => {
                     failed = true;
                     let status =

@@ -2,7 +2,7 @@
 
 use serde_json::Map;
 
-use crate::cli::cluster::{Where, confirm, talk};
+use crate::cli::cluster::{Where, confirm, say, talk};
 use crate::cli::exit::Exit;
 
 /// Restart Postgres of members, replicas first
@@ -52,7 +52,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
         for member in cluster.choose(&view, &args.member, wanted)? {
             let reply = cluster.post(&view, &member, "/restart", &Map::new()).await;
             match reply.status {
-                Some(200) => println!("Success: restart on member {member}"),
+                Some(200) => say!("Success: restart on member {member}"),
                 status => {
                     failed = true;
                     let status =

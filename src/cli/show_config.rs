@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::cli::cluster::{Where, talk};
+use crate::cli::cluster::{Where, say, talk};
 use crate::cli::exit::Exit;
 use crate::ctl::table;
 
@@ -21,7 +21,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     let cluster = args.place.cluster(args.cluster.as_deref())?;
     talk(async {
         let (config, _) = cluster.config().await?;
-        println!("{}", table::yaml(&Value::Object(config)));
+        say!("{}", table::yaml(&Value::Object(config)));
         Ok(Exit::Ok)
     })
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cli::cluster::{Where, confirm, talk};
+use crate::cli::cluster::{Where, confirm, say, talk};
 use crate::cli::exit::Exit;
 use crate::contract::requests::Kind;
 use crate::ctl::change::{Outcome, Wish};
@@ -76,14 +76,14 @@ pub fn change(
 fn tell(kind: Kind, outcome: &Outcome) -> Exit {
     match outcome {
         Outcome::Done { leader, gap } => {
-            println!("Successfully {}ed over to \"{leader}\"", kind.stem());
+            say!("Successfully {}ed over to \"{leader}\"", kind.stem());
             if let Some(gap) = gap {
-                println!("time without a primary: {:.2} s (as seen by REST checks)", gap.as_secs_f64());
+                say!("time without a primary: {:.2} s (as seen by REST checks)", gap.as_secs_f64());
             }
             Exit::Ok
         }
         Outcome::Scheduled => {
-            println!("{} scheduled", kind.title());
+            say!("{} scheduled", kind.title());
             Exit::Ok
         }
         Outcome::PutBack { why } => {
@@ -103,6 +103,6 @@ fn tell(kind: Kind, outcome: &Outcome) -> Exit {
 
 async fn show(cluster: &Cluster) -> Result<(), CtlError> {
     let view = cluster.read().await?;
-    println!("{}", list::list(&cluster.scope, &view, Format::Pretty, false));
+    say!("{}", list::list(&cluster.scope, &view, Format::Pretty, false));
     Ok(())
 }

@@ -159,13 +159,8 @@ impl Client {
         self.inner.seen.cluster_id.load(Ordering::Relaxed)
     }
 
-    /// Returns the newest revision seen in any answer.
-    pub fn revision(&self) -> i64 {
-        self.inner.seen.revision.load(Ordering::Relaxed)
-    }
-
     /// Makes the next calls begin with another endpoint than the one preferred at present.
-    pub fn prefer_next(&self) {
+    fn prefer_next(&self) {
         self.inner.preferred.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -228,31 +223,6 @@ impl Client {
             let answer = client.put(key, value, options).await?;
             let header = Header::of(answer.header());
             Ok((header.map_or(0, |header| header.revision), header))
-        })
-        .await
-    }
-
-    /// Deletes one key; returns whether it was there.
-    ///
-    /// # Errors
-    /// etcd did not answer, or refuses.
-    pub async fn delete(&self, key: &str) -> Result<bool, EtcdError> {
-        self.once(0, |mut client| async move {
-            let answer = client.delete(key, None).await?;
-            Ok((answer.deleted() > 0, Header::of(answer.header())))
-        })
-        .await
-    }
-
-    /// Deletes all keys that begin with `prefix`; returns how many there were.
-    ///
-    /// # Errors
-    /// etcd did not answer, or refuses.
-    pub async fn delete_prefix(&self, prefix: &str) -> Result<i64, EtcdError> {
-        self.once(0, |mut client| async move {
-            let options = etcd_client::DeleteOptions::new().with_prefix();
-            let answer = client.delete(prefix, Some(options)).await?;
-            Ok((answer.deleted(), Header::of(answer.header())))
         })
         .await
     }

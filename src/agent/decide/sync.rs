@@ -17,7 +17,7 @@ use super::situation::Situation;
 
 /// How long the processes of a server may take to act on changed `synchronous_standby_names`.
 ///
-/// Each WAL sender reads it by itself; one that has not may release a commit that the names no longer cover.
+/// Each WAL sender reads it by itself; one that has not may release a commit that the names have ceased to cover.
 const SETTLE: Duration = Duration::from_millis(500);
 
 /// Takes the next step towards the wanted set, if one is due.
