@@ -27,7 +27,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::modules::remote::Rest;
+use crate::modules::remote::{self, Rest};
 use crate::modules::{Fault, Host, HostMut, Kind, Module, Risk, Seen, Thing};
 use crate::sys::secret::Secret;
 
@@ -129,6 +129,10 @@ impl Module for ClusterConfig {
         let mut changes = Vec::new();
         compare("", &params.settings, Some(found), &mut changes);
         changes
+    }
+
+    fn patience(_params: &Params) -> std::time::Duration {
+        remote::RETURN_LIMIT
     }
 
     fn apply(

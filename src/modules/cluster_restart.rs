@@ -148,6 +148,10 @@ impl Module for ClusterRestart {
         vec![Change { member: params.member.clone(), leads: found.leads() }]
     }
 
+    fn patience(_params: &Params) -> std::time::Duration {
+        remote::RETURN_LIMIT
+    }
+
     fn apply(
         params: &Params,
         found: &Status,

@@ -98,6 +98,10 @@ impl Module for ClusterSwitchover {
         vec![Change { from: leader.unwrap_or_else(|| "nobody".to_owned()), to: params.candidate.clone() }]
     }
 
+    fn patience(_params: &Params) -> std::time::Duration {
+        remote::RETURN_LIMIT
+    }
+
     fn apply(
         params: &Params,
         found: &Cluster,

@@ -28,6 +28,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::modules::remote;
 use crate::modules::{Fault, Host, HostMut, Kind, Module, Seen, Thing};
 
 #[derive(Debug)]
@@ -148,6 +149,10 @@ impl Module for HaproxyBackend {
             from: *found,
             to: params.state,
         }]
+    }
+
+    fn patience(_params: &Params) -> std::time::Duration {
+        remote::RETURN_LIMIT
     }
 
     fn apply(

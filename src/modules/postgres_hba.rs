@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use similar::TextDiff;
 
 use crate::modules::postgres_session::{self as session, Answer, Server};
+use crate::modules::remote;
 use crate::modules::{Diff, Fault, Host, HostMut, Kind, Module, Risk, Seen};
 use crate::postgres::query::{QueryError, Session};
 use crate::sys::files::Attributes;
@@ -154,6 +155,10 @@ impl Module for PostgresHba {
             changes.push(Change::Unread);
         }
         changes
+    }
+
+    fn patience(_params: &Params) -> std::time::Duration {
+        remote::RETURN_LIMIT
     }
 
     fn apply(

@@ -24,6 +24,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::modules::postgres_session::{self as session, Answer, Server};
+use crate::modules::remote;
 use crate::modules::{Fault, Host, HostMut, Kind, Module, Risk, Seen};
 use crate::postgres::query::{QueryError, Session};
 
@@ -124,6 +125,10 @@ impl Module for PostgresSettings {
         let reset = found.altered.iter().filter(|(name, _)| !params.altered.contains_key(*name));
         set.chain(reset.map(|(name, from)| Change::Reset { name: name.clone(), from: from.clone() }))
             .collect()
+    }
+
+    fn patience(_params: &Params) -> std::time::Duration {
+        remote::RETURN_LIMIT
     }
 
     fn apply(

@@ -10,6 +10,8 @@ use crate::sys::secret::Secret;
 
 /// One question to a server on the same network; a server that is busy with a failover answers within seconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// A server that a step before has restarted, or an agent that has taken a new binary, is back within this time.
+pub(super) const RETURN_LIMIT: Duration = Duration::from_secs(15);
 /// How often a condition is looked at while it is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
