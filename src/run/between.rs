@@ -157,6 +157,9 @@ impl Batch<'_, '_> {
             What::Meta(meta) => {
                 let hosts: BTreeSet<Arc<str>> = asked.into_iter().flat_map(|(_, hosts)| hosts).collect();
                 self.meta(*meta, &hosts);
+                if *meta == Meta::ResetConnection {
+                    self.run.connect_all(&hosts.into_iter().collect::<Vec<_>>(), Some(self.play)).await?;
+                }
             }
             What::IncludeVars | What::Host => {}
         }

@@ -293,9 +293,9 @@ impl Dispatcher<'_> {
     /// Asks hosts for their locks; returns those that somebody else holds, with what he says of himself.
     async fn lock_round(&mut self, hosts: &[Arc<str>], holder: &str) -> BTreeMap<Arc<str>, String> {
         let mut waiting: BTreeSet<Arc<str>> = BTreeSet::new();
-        for host in hosts {
-            self.send(host, ToHost::Lock { holder: holder.to_owned() });
-            waiting.insert(host.clone());
+        for host in hosts.iter().filter(|host| self.links.contains_key(*host)).cloned().collect::<Vec<_>>() {
+            self.send(&host, ToHost::Lock { holder: holder.to_owned() });
+            waiting.insert(host);
         }
         let mut held = BTreeMap::new();
         while !waiting.is_empty() {
@@ -331,9 +331,11 @@ impl Dispatcher<'_> {
     }
 
     pub fn send(&mut self, place: &Arc<str>, message: ToHost) {
-        if let Some(link) = self.links.get(place) {
-            // A lost link is told by the inbox.
-            link.send(Command::Work(Box::new(message))).ok();
+        // A link that breaks later is told by the inbox; one that is gone already has nobody left to tell it.
+        let waits_for_answer = matches!(message, ToHost::Open(..) | ToHost::Advance(_));
+        let sent = self.links.get(place).map(|link| link.send(Command::Work(Box::new(message))).is_ok());
+        if sent != Some(true) && waits_for_answer {
+            self.backlog.push((place.clone(), Err("the connection to the executor is gone".to_owned())));
         }
     }
 

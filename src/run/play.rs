@@ -190,6 +190,9 @@ impl<'a> Batch<'_, 'a> {
             if !stopping && self.kick().await? {
                 continue;
             }
+            if !self.run.backlog.is_empty() {
+                continue;
+            }
             let busy = self.standing.values().any(|standing| standing.busy);
             if !busy {
                 return if stopping || self.is_done() { Ok(()) } else { Err(self.stuck()) };
