@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn the_table_is_that_of_patronictl() {
         insta::assert_snapshot!(list("demo", &two_members(), Format::Pretty, false), @r"
-        + Cluster: demo (7400000000000000001) ---+----+-------------+-----+------------+-----+
+        + Cluster: demo (7400000000000000001) ----+----+-------------+-----+------------+-----+
         | Member | Host     | Role    | State     | TL | Receive LSN | Lag | Replay LSN | Lag |
         +--------+----------+---------+-----------+----+-------------+-----+------------+-----+
         | a      | 10.0.0.1 | Leader  | running   |  2 |             |     |            |     |

@@ -147,7 +147,7 @@ mod tests {
 
         assert_eq!(
             text,
-            "+ Cluster: x +\n| Member | TL |\n+--------+----+\n| a      |  1 |\n+--------+----+"
+            "+ Cluster: x -+\n| Member | TL |\n+--------+----+\n| a      |  1 |\n+--------+----+"
         );
     }
 
