@@ -8,7 +8,9 @@ use crate::world::World;
 pub const SITE: &str = "playbooks/site.yml";
 
 pub fn plan_on_bare_hosts_changes_nothing(world: &World) -> Outcome {
-    let listing = "find /etc /usr /var/lib /home -xdev \\( -path '*/keddah*' -prune \\) -o -newer /etc/hostname -type f -print | sort";
+    // Not the executor's own file, nor the note that sudo leaves for its first lecture.
+    let listing = "find /etc /usr /var/lib /home -xdev \\( -path '*/keddah*' -prune \\) -o -newer /etc/hostname -type f \
+                   ! -name .sudo_as_admin_successful -print | sort";
     let before = world.sh("db1", listing)?;
     let plan = world.playbook(2, "plan", SITE, &[])?;
     let after = world.sh("db1", listing)?;

@@ -41,8 +41,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("the_primary_is_cut_from_etcd", failover::the_primary_is_cut_from_etcd),
 ];
 
-/// Scenarios that need no cluster, or make it.
-const BEFORE_CLUSTER: usize = 4;
+/// The scenario that makes what those after it need.
+const CLUSTER: &str = "site_builds_a_cluster";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -85,12 +85,10 @@ fn main() -> ExitCode {
 
 fn run(world: &World, wanted: Option<&str>) -> (usize, usize, usize) {
     let (mut passed, mut failed) = (0, 0);
-    for (index, (name, scenario)) in SCENARIOS.iter().enumerate() {
-        let needed = *name == "site_builds_a_cluster"
-            && SCENARIOS
-                .iter()
-                .skip(BEFORE_CLUSTER)
-                .any(|(name, _)| wanted.is_some_and(|w| name.contains(w)));
+    let built = SCENARIOS.iter().skip_while(|(name, _)| *name != CLUSTER);
+    let needs_cluster = built.skip(1).any(|(name, _)| wanted.is_some_and(|wanted| name.contains(wanted)));
+    for (name, scenario) in SCENARIOS {
+        let needed = *name == CLUSTER && needs_cluster;
         if !needed && wanted.is_some_and(|wanted| !name.contains(wanted)) {
             continue;
         }
@@ -111,8 +109,8 @@ fn run(world: &World, wanted: Option<&str>) -> (usize, usize, usize) {
                     Ok(folder) => println!("logs: {}", folder.display()),
                     Err(error) => println!("logs could not be collected: {error}"),
                 }
-                if index < BEFORE_CLUSTER {
-                    println!("the scenarios after it need what it makes; they are not run");
+                if *name == CLUSTER {
+                    println!("the scenarios after it need its cluster; they are not run");
                     break;
                 }
             }
