@@ -4,7 +4,7 @@ use crate::cli::converge;
 use crate::cli::exit::Exit;
 use crate::cli::plan;
 
-/// Look for drift, for CI: like `plan`, without texts unless --diff asks for them
+/// Look for drift, for CI: each difference with its host, its resource and its text
 ///
 /// Exits as `plan` does.
 #[derive(Debug, clap::Args)]
@@ -19,5 +19,5 @@ pub struct Args {
 /// # Errors
 /// The run cannot begin or go on.
 pub fn run(args: &Args) -> anyhow::Result<Exit> {
-    plan::checked(&args.flags, false)
+    plan::checked(&args.flags, true)
 }

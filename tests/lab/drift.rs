@@ -10,7 +10,7 @@ use crate::world::World;
 const DRIFTS: &[(&str, &str, &str)] = &[
     ("etcd1", "sed -i 's/^ETCD_LOG_LEVEL=.*/ETCD_LOG_LEVEL=debug/' /etc/etcd/etcd.env", "etcd.env"),
     ("db2", "chmod 0666 /etc/keddah/agent.yml", "agent.yml"),
-    ("proxy1", "systemctl stop haproxy", "haproxy"),
+    ("proxy1", "systemctl stop haproxy", "haproxy: start"),
     (
         "LEADER",
         "runuser -u postgres -- psql -qc \"alter system set work_mem = '5MB'\" -c 'select pg_reload_conf()'",
@@ -29,8 +29,8 @@ const DRIFTS: &[(&str, &str, &str)] = &[
     ),
     (
         "proxy2",
-        "python3 -c 0 2>/dev/null; printf 'set server read-write/db1 state maint\\n' | \
-         bash -c 'exec 3<>/dev/null; perl -MIO::Socket::UNIX -e \"\\$s=IO::Socket::UNIX->new(shift); print \\$s <STDIN>; print <\\$s>\" /run/haproxy/admin.sock'",
+        "printf 'set server read-write/db1 state maint\\n' | \
+         perl -MIO::Socket::UNIX -e '$s = IO::Socket::UNIX->new(shift); print $s <STDIN>; print <$s>' /run/haproxy/admin.sock",
         "maint",
     ),
 ];
