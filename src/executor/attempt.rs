@@ -418,6 +418,9 @@ impl<'a> Run<'a> {
                 maybe.step, maybe.name
             ));
         }
+        if modules::find(&self.step.module).is_some_and(|module| module.kind() == Kind::Wait) {
+            return Item::unknown(format!("apply would wait here for {thing}"));
+        }
         let fault = fault.cloned().unwrap_or_else(|| Fault::missing(thing.clone()));
         Item::failed(text_of(&fault), *fault.output)
     }
