@@ -101,8 +101,7 @@ pub fn is_secret_name(name: &str) -> bool {
 /// complaints show lines too.
 fn holds_secret(text: &str) -> bool {
     text.lines().any(|line| {
-        let pairs =
-            line.split([',', ' ', '\t', '{']).zip(1..).filter_map(|(word, _)| word.split_once([':', '=']));
+        let pairs = line.split([',', ' ', '\t', '{']).filter_map(|word| word.split_once([':', '=']));
         let mut names = line.split_once([':', '=']).into_iter().chain(pairs);
         let is_clear = |value: &str| !value.trim().is_empty() && !value.contains("{{");
         names.any(|(name, value)| {

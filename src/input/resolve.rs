@@ -1,6 +1,6 @@
 //! Finds and reads what playbooks name: imported playbooks, roles, task files. Each is read once.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use indexmap::{IndexMap, IndexSet};
@@ -171,7 +171,8 @@ impl<'a> Resolver<'a> {
             Some(&place.task_dir),
             &place.playbook_dir,
         ));
-        let Some(path) = candidates.into_iter().find(|path| path.is_file()) else {
+        let Some(path) = candidates.into_iter().map(|path| plain_path(&path)).find(|path| path.is_file())
+        else {
             let here = files::below(&place.task_dir);
             let names: Vec<String> = here
                 .iter()
@@ -409,6 +410,22 @@ impl<'a> Resolver<'a> {
             self.problem(Severity::Error, "missing-file", span, message, hint);
         }
     }
+}
+
+/// Takes `.` and `x/..` out of a path, so that one file has one name.
+fn plain_path(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        let may_go_up = matches!(plain.components().next_back(), Some(Component::Normal(_)));
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if may_go_up => {
+                plain.pop();
+            }
+            other => plain.push(other),
+        }
+    }
+    plain
 }
 
 /// Returns a name that holds no template.

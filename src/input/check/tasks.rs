@@ -361,10 +361,11 @@ impl<'a> Walk<'a> {
             dict.insert("_raw_params".into(), free.clone());
             params = Value::from(dict).with_origin(task.args.span);
         }
-        let mut found = self.catalog.check(name, &params);
-        for problem in std::mem::take(&mut found).sorted() {
-            let span = problem.span.unwrap_or(task.module.span);
-            self.out.push(problem.clone().at(span));
+        for problem in self.catalog.check(name, &params).sorted() {
+            let problem = problem.clone().at(problem.span.unwrap_or(task.module.span));
+            // A slip of the pen is wrong behind a condition too; a parameter that another module or system has may be right there.
+            let is_slip = problem.hint.as_ref().is_some_and(|hint| hint.starts_with("did you mean"));
+            if is_slip { self.out.push(problem) } else { self.problem(way, problem) }
         }
         self.value(&params, way);
         self.supplied_file(task, &params, way);

@@ -228,6 +228,7 @@ impl<'a> Builder<'a> {
         if name.as_ref() == "ansible_group_priority" {
             let number = value.as_int().or_else(|| value.as_str().and_then(|t| t.parse().ok()));
             entry.priority = number.unwrap_or(1);
+            return;
         }
         entry.vars.insert(name, value);
     }

@@ -41,15 +41,15 @@ pub fn short_name(module: &str) -> &str {
     ["ansible.builtin.", "ansible.legacy."].iter().find_map(|p| module.strip_prefix(p)).unwrap_or(module)
 }
 
-/// Reads the value of a module's key.
-pub fn written(module: &str, node: &Node, out: &mut Diagnostics) -> Written {
+/// Reads the value of a module's key. A module that is not `known` may take free text.
+pub fn written(module: &str, known: bool, node: &Node, out: &mut Diagnostics) -> Written {
     let empty = || Value::from(Dict::new()).with_origin(node.span);
     let no_text = |args| Written { args: Spanned::new(args, node.span), free_form: None };
     match &node.value {
         NodeValue::Null => no_text(empty()),
         NodeValue::Map(_) => no_text(Value::from_node(node)),
-        NodeValue::String(text) => from_text(module, text, node, out),
-        NodeValue::Bool(_) | NodeValue::Int(_) | NodeValue::Float(_) if takes_text(module) => {
+        NodeValue::String(text) => from_text(module, known, text, node, out),
+        NodeValue::Bool(_) | NodeValue::Int(_) | NodeValue::Float(_) if !known || takes_text(module) => {
             let text = node.key_text().unwrap_or_default();
             Written { args: Spanned::new(empty(), node.span), free_form: Some(trusted(&text, node.span)) }
         }
@@ -64,7 +64,7 @@ pub fn written(module: &str, node: &Node, out: &mut Diagnostics) -> Written {
 }
 
 fn takes_text(module: &str) -> bool {
-    FREE_FORM.contains(&short_name(module)) || module.contains('.') && !module.starts_with("ansible.")
+    FREE_FORM.contains(&short_name(module))
 }
 
 fn trusted(text: &str, span: Span) -> Value {
@@ -77,7 +77,7 @@ pub fn is_one_template(text: &str) -> bool {
     trimmed.starts_with("{{") && trimmed.ends_with("}}") && trimmed.matches("{{").count() == 1
 }
 
-fn from_text(module: &str, text: &str, node: &Node, out: &mut Diagnostics) -> Written {
+fn from_text(module: &str, known: bool, text: &str, node: &Node, out: &mut Diagnostics) -> Written {
     let short = short_name(module);
     let span = node.span;
     if is_one_template(text) && !FREE_FORM.contains(&short) {
@@ -101,6 +101,7 @@ fn from_text(module: &str, text: &str, node: &Node, out: &mut Diagnostics) -> Wr
         (!free.is_empty()).then(|| free.join(" "))
     };
     if let Some(extra) = &free_form
+        && known
         && !takes_text(module)
     {
         let message = format!("`{module}` takes parameters, and `{extra}` is none");
@@ -140,7 +141,7 @@ mod tests {
     fn read(module: &str, text: &str) -> (String, Option<String>, bool) {
         let (nodes, _) = yaml::read(FileId(0), text);
         let mut out = Diagnostics::default();
-        let written = written(module, &nodes[0], &mut out);
+        let written = written(module, true, &nodes[0], &mut out);
         (written.args.value.to_json().to_string(), written.free_form.map(|f| f.to_string()), out.is_empty())
     }
 

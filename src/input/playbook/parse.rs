@@ -518,7 +518,7 @@ impl Parser<'_> {
         let (key, node) = fields.left.remove(chosen);
         self.leftovers(fields, level);
         let name: Arc<str> = key.key_text()?;
-        let written = args::written(&name, node, self.out);
+        let written = args::written(&name, self.catalog.knows(&name), node, self.out);
         Some((Spanned::new(name, key.span), written))
     }
 
@@ -552,7 +552,7 @@ impl Parser<'_> {
         if let Some(text) = node.as_str() {
             let (name, rest) = text.trim().split_once(char::is_whitespace).unwrap_or((text.trim(), ""));
             let rest = Node { span, value: NodeValue::String(rest.trim().into()), tag: None };
-            let written = args::written(name, &rest, self.out);
+            let written = args::written(name, self.catalog.knows(name), &rest, self.out);
             return Some((Spanned::new(name.into(), span), written));
         }
         let (Some(entries), Some(module)) = (node.as_map(), node.get("module").and_then(Node::as_str)) else {
@@ -561,7 +561,12 @@ impl Parser<'_> {
             return None;
         };
         let rest = entries.iter().filter(|(key, _)| key.as_str() != Some("module")).cloned().collect();
-        let written = args::written(module, &Node { span, value: NodeValue::Map(rest), tag: None }, self.out);
+        let written = args::written(
+            module,
+            self.catalog.knows(module),
+            &Node { span, value: NodeValue::Map(rest), tag: None },
+            self.out,
+        );
         Some((Spanned::new(module.into(), span), written))
     }
 
