@@ -14,7 +14,7 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// Makes the group.
+    /// Makes the group, or takes over the one that an earlier guard in the same place made.
     ///
     /// # Errors
     /// There is no version 2 hierarchy, it is not delegated to this user, or the kernel is older than 5.14.
@@ -29,7 +29,10 @@ impl Group {
         }
         let open = |file: &str| File::options().write(true).open(folder.join(file));
         let (freeze, kill) = (open("cgroup.freeze")?, open("cgroup.kill")?);
-        Ok(Group { freeze, kill, folder })
+        let group = Group { freeze, kill, folder };
+        // A guard that died in the middle of a kill left it frozen.
+        group.thaw();
+        Ok(group)
     }
 
     /// Opens the file through which a process enters the group.

@@ -165,7 +165,7 @@ impl Guard {
             .map_err(cannot("make a timer"))?;
         let now = clock::now();
         let mut guard = Guard {
-            group: Group::make(&format!("instance-{}", std::process::id())),
+            group: Group::make("instance"),
             options: options.clone(),
             data,
             instance,

@@ -122,6 +122,28 @@ impl Bed {
         pid
     }
 
+    /// Starts the guard in a control group that is its user's, as systemd does with `Delegate=yes`.
+    pub fn start_guard_in_a_group(&mut self) -> ControlGroup {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mount = mounts.lines().find(|line| line.contains(" - cgroup2 ")).expect("a version 2 hierarchy");
+        let mount = PathBuf::from(mount.split(' ').nth(4).unwrap());
+        let group = ControlGroup(mount.join(format!("keddah-test-{}-{}", std::process::id(), self.port)));
+        std::fs::create_dir(&group.0).unwrap();
+        let (uid, gid) = (Some(self.user.uid.as_raw()), Some(self.user.gid.as_raw()));
+        for path in [group.0.clone(), group.0.join("cgroup.procs"), group.0.join("cgroup.subtree_control")] {
+            chown(path, uid, gid).unwrap();
+        }
+        let inner = self.guard_command(&[]);
+        let log = std::fs::File::options().append(true).create(true).open(self.log_path()).unwrap();
+        let script = "echo $$ > \"$0/cgroup.procs\" && exec setpriv --reuid=postgres --regid=postgres --clear-groups \"$@\"";
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).arg(&group.0).arg(inner.get_program()).args(inner.get_args());
+        command.env("RUNTIME_DIRECTORY", self.folder.path().join("run")).env_remove("NOTIFY_SOCKET");
+        self.guard = Some(command.current_dir(self.folder.path()).stderr(log).spawn().unwrap());
+        until("the guard listens", || Guard::connect(&self.place.socket).is_ok());
+        group
+    }
+
     pub fn guard_pid(&self) -> Pid {
         Pid::from_raw(self.guard.as_ref().expect("a guard runs").id().cast_signed())
     }
@@ -286,6 +308,27 @@ impl Drop for Bed {
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// A control group that goes when the test ends.
+pub struct ControlGroup(PathBuf);
+
+impl ControlGroup {
+    pub fn members(&self, below: &str) -> Vec<Pid> {
+        let text = std::fs::read_to_string(self.0.join(below).join("cgroup.procs")).unwrap();
+        text.lines().map(|line| Pid::from_raw(line.parse().unwrap())).collect()
+    }
+}
+
+impl Drop for ControlGroup {
+    fn drop(&mut self) {
+        let _gone = std::fs::write(self.0.join("cgroup.kill"), "1");
+        // A group can be removed once the kernel has buried the last process.
+        until("the control group can be removed", || {
+            let _absent = std::fs::remove_dir(self.0.join("instance"));
+            std::fs::remove_dir(&self.0).is_ok()
+        });
+    }
 }
 
 /// A connection to the guard.

@@ -64,8 +64,8 @@ fn a_fast_stop_that_hangs_is_followed_by_an_immediate_one() {
     let mut agent = bed.agent();
     agent.start_primary(&bed, &[]);
     let writers = bed.writers(1);
-    // A backend that waits for a program does not look at SIGTERM.
-    let mut stuck = bed.psql("COPY w FROM PROGRAM 'exec sleep 1000'").spawn().unwrap();
+    // A backend that waits for a program does not look at SIGTERM, and this program does not either.
+    let mut stuck = bed.psql("COPY w FROM PROGRAM 'trap \"\" TERM; exec sleep 1000'").spawn().unwrap();
     until("the program runs", || bed.processes().iter().any(|pid| bed.title(*pid).contains("sleep")));
 
     let deadline = agent.arm(1, 2_500);
@@ -133,6 +133,29 @@ fn a_backend_that_ignores_everything_is_killed_in_time() {
     assert_eq!(bed.processes(), []);
     agent.nobody_is_left();
     assert!(bed.log().contains("kill stop"), "{}", bed.log());
+}
+
+#[test]
+fn an_instance_with_a_control_group_is_killed_as_one() {
+    let mut bed = Bed::new();
+    let group = bed.start_guard_in_a_group();
+    let mut agent = bed.agent();
+    let server = agent.start_primary(&bed, &[]);
+    assert!(agent.status().control_group, "{}", bed.log());
+    assert!(group.members("instance").contains(&pid(server.pid)));
+    assert_eq!(group.members(""), [bed.guard_pid()], "the guard is not killed with it");
+    let writers = bed.writers(2);
+
+    let deadline = agent.arm(1, 2_500);
+    kill(pid(server.pid), Signal::SIGSTOP).unwrap();
+    past(deadline);
+
+    assert_eq!(bed.processes(), []);
+    assert!(writers.last() < deadline);
+    agent.nobody_is_left();
+    agent.arm(2, 60_000);
+    agent.ask(bed.start_request(StartAs::Primary, &[])).unwrap();
+    bed.accepts();
 }
 
 #[test]

@@ -10,5 +10,6 @@ mod apply;
 mod bed;
 mod ctl;
 mod guard;
+mod postgres;
 mod ssh;
 mod sshd;
