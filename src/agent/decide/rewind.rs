@@ -43,6 +43,9 @@ pub(super) fn come_back(s: &Situation<'_>, leader: &MemberName, draft: &mut Draf
             }
             draft.start_job(Job::CrashRecovery, Reason::RecoveringFromCrash)
         }
+        Divergence::SameTimelineTwice => {
+            copy_anew(s, leader, s.view.settings.remove_data_directory_on_diverged_timelines, draft)
+        }
         Divergence::Parted { leader_timeline } => reunite(s, leader, leader_timeline, draft),
     }
 }

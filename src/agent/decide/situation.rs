@@ -157,6 +157,8 @@ pub(super) enum Divergence {
     Parted {
         leader_timeline: Timeline,
     },
+    /// Both were made primary on a timeline of the same number: pg_rewind would see one timeline and do nothing.
+    SameTimelineTwice,
 }
 
 /// A view and a memory, in words.
@@ -223,6 +225,10 @@ impl<'a> Situation<'a> {
         match self.server {
             Server::Replica(facts) => self.parted(theirs, facts.timeline, |switch| facts.replayed > switch),
             Server::Down { control, .. } => match Was::of(control) {
+                // Each promotion begins a timeline, so only one member was ever primary on one. The leader is it.
+                Was::CleanPrimary | Was::CrashedPrimary if control.timeline == theirs => {
+                    Divergence::SameTimelineTwice
+                }
                 Was::Replica => {
                     let (end, timeline) =
                         control.minimum_recovery.unwrap_or((control.checkpoint, control.timeline));
@@ -232,7 +238,6 @@ impl<'a> Situation<'a> {
                 Was::CleanPrimary => {
                     self.parted(theirs, control.timeline, |switch| control.checkpoint >= switch)
                 }
-                Was::CrashedPrimary if control.timeline == theirs => Divergence::None,
                 Was::CrashedPrimary => Divergence::CrashFirst,
             },
             Server::NoData
