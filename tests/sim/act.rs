@@ -13,6 +13,9 @@ use crate::host::{Gate, Phase};
 use crate::postgres::{Disk, Process, position};
 use crate::world::{Event, World};
 
+/// How long an immediate stop may take before the guard kills, in ms.
+const KILLED_AFTER: u64 = 10_000;
+
 impl World {
     pub fn decide(&mut self, host: usize, read: Option<(Snapshot, Settings)>) {
         let view = self.view(host, read);
@@ -111,11 +114,16 @@ impl World {
                 }
             }
             Action::Disarm => {
-                if self.hosts[host].postgres.may_become_writable() {
-                    let name = self.hosts[host].name.clone();
-                    self.oracle.violate(now, format!("{name} disarms beside a server that may write"));
+                let h = &mut self.hosts[host];
+                if h.postgres.may_become_writable() {
+                    let paused = h.released();
+                    h.gate = Gate::Ending { immediate: now + 600, kill: now + 900, paused };
+                    for after in [0, 600, 900] {
+                        self.at(after, Event::Guard { host });
+                    }
+                } else {
+                    h.gate = Gate::Closed;
                 }
-                self.hosts[host].gate = Gate::Closed;
                 Verdict::Done
             }
             Action::ReleaseGate => {
@@ -197,6 +205,9 @@ impl World {
                 self.say(&name, if status == ExitStatus::Clean { "ends" } else { "ends with a failure" });
                 self.hosts[host].exits += 1;
                 self.end_agent(host);
+                if self.supervised {
+                    self.at(5_000, Event::Fault(crate::faults::Fault::StartAgent { host }));
+                }
                 Verdict::Done
             }
             Action::Checkpoint | Action::ApplyConfiguration | Action::Callback { .. } => Verdict::Done,
@@ -208,7 +219,7 @@ impl World {
         let tick = self.hosts[host].tick(self.now);
         match self.hosts[host].gate {
             Gate::Armed { fence: armed, deadline } => armed == fence && deadline.allows_writing(tick),
-            Gate::Closed | Gate::Released => false,
+            Gate::Closed | Gate::Released | Gate::Ending { .. } => false,
         }
     }
 
@@ -278,7 +289,9 @@ impl World {
             postgres.waiting.clear(); // their clients are told that the connection ended
         }
         postgres.process = Process::Stopping { mode, since: now, until: now + takes, was };
-        if !postgres.deaf {
+        // What does not end is killed by the guard, past the limit of its last stage.
+        let takes = if postgres.deaf { KILLED_AFTER } else { takes };
+        if !postgres.deaf || mode == StopMode::Immediate {
             self.at(takes, Event::Server { host });
         }
     }
@@ -346,6 +359,10 @@ impl World {
                     }
                 }
                 self.hosts[host].postgres.die(false);
+                self.wake(host);
+            }
+            Process::Stopping { mode: StopMode::Immediate, since, .. } if now >= since + KILLED_AFTER => {
+                postgres.die(false);
                 self.wake(host);
             }
             _ => {}
@@ -517,9 +534,12 @@ impl World {
         };
         let Some(up) = self.hosts.iter().position(|h| h.name == name) else { return };
         let u = &self.hosts[up];
-        let serves = u.live()
-            && matches!(u.postgres.process, Process::Running(_))
-            && self.network.both_ways(replica, up);
+        // WAL senders live to the end of a fast stop.
+        let sends = matches!(
+            u.postgres.process,
+            Process::Running(_) | Process::Stopping { mode: StopMode::Fast, .. }
+        );
+        let serves = sends && u.live() && self.network.both_ways(replica, up);
         let (Some(theirs), Some(mine), true) =
             (&u.postgres.disk, &self.hosts[replica].postgres.disk, serves && up != replica)
         else {
@@ -586,7 +606,7 @@ impl World {
             Gate::Armed { fence, deadline } if deadline.allows_writing(now) => {
                 Guard::Armed { fence, until: deadline.at() }
             }
-            Gate::Armed { .. } => Guard::Fencing,
+            Gate::Armed { .. } | Gate::Ending { .. } => Guard::Fencing,
         };
         View {
             now,

@@ -218,9 +218,6 @@ impl World {
             h.postgres.start_takes = None;
             h.postgres.broken_starts = 0;
             h.tags.nofailover = false;
-            if h.postgres.deaf {
-                h.postgres.die(true);
-            }
             if !h.up {
                 self.hosts[host].up = true;
             }

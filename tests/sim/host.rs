@@ -58,8 +58,18 @@ pub struct Keeper {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gate {
     Closed,
-    Armed { fence: Fence, deadline: Deadline },
+    Armed {
+        fence: Fence,
+        deadline: Deadline,
+    },
     Released,
+    /// The deadline was taken back beside a server that may write: the stages go on from that moment. After a pause
+    /// the server was writing without a deadline, as the pause allows, until this moment.
+    Ending {
+        immediate: u64,
+        kill: u64,
+        paused: bool,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -121,6 +131,6 @@ impl Host {
     }
 
     pub fn released(&self) -> bool {
-        self.gate == Gate::Released
+        matches!(self.gate, Gate::Released | Gate::Ending { paused: true, .. })
     }
 }

@@ -65,7 +65,7 @@ fn new_world(words: &[&str]) -> World {
             other => panic!("no setting `{other}`"),
         }
     }
-    World::new(1, &names, settings)
+    World::new(1, &names, settings, 500)
 }
 
 fn tell(text: &str) -> Told {
@@ -83,9 +83,14 @@ fn tell(text: &str) -> Told {
         let at = |index: usize| host(world, words[index]);
         match words.as_slice() {
             ["until", rest @ ..] => {
+                let birth = world.now == 0;
                 let told = until(world, rest);
+                // How a cluster is made has a story of its own, without an `until` before it.
+                let lines = std::mem::take(&mut world.trace);
+                if !birth {
+                    lines.iter().for_each(|line| writeln!(out, "{}", line.trim_end()).unwrap());
+                }
                 writeln!(out, "until {}: {told}", rest.join(" ")).unwrap();
-                world.trace.retain(|_| false);
             }
             ["run", time] => world.run_for(seconds(time)),
             ["cut", ..] => {
@@ -103,6 +108,7 @@ fn tell(text: &str) -> Told {
                 world.fault(Fault::Heal { from: other, to: one });
             }
             ["heal"] => world.heal(),
+            ["delete", "leader-key"] => world.fault(Fault::DeleteLeaderKey),
             ["kill", "host", _] => {
                 let f = Fault::CrashHost { host: at(2) };
                 world.fault(f);

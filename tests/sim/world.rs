@@ -99,10 +99,13 @@ pub struct World {
     records: u64,
     /// Whether clients write.
     pub clients: bool,
+    /// Whether an agent that ended is started again after a while.
+    pub supervised: bool,
 }
 
 impl World {
-    pub fn new(seed: u64, names: &[&str], settings: Settings) -> World {
+    /// Makes a world in which agents start `apart` ms after each other.
+    pub fn new(seed: u64, names: &[&str], settings: Settings, apart: u64) -> World {
         let mut rng = Rng::new(seed);
         let hosts = names.iter().map(|name| Host::new(name, rng.between(1_000_000, 9_000_000))).collect();
         let mut world = World {
@@ -120,9 +123,10 @@ impl World {
             processes: 0,
             records: 0,
             clients: true,
+            supervised: false,
         };
         for host in 0..world.hosts.len() {
-            let late = world.rng.between(0, 300);
+            let late = apart * host as u64 + world.rng.between(0, 300);
             world.at(late, Event::Fault(crate::faults::Fault::StartAgent { host }));
         }
         world.at(0, Event::Stream);
@@ -597,10 +601,14 @@ impl World {
         let (immediate, kill) = match h.gate {
             Gate::Released => return,
             Gate::Closed => (true, true),
+            Gate::Ending { immediate, kill, .. } => (self.now >= immediate, self.now >= kill),
             Gate::Armed { deadline, .. } if deadline.allows_writing(tick) => return,
             Gate::Armed { deadline, .. } => (tick >= deadline.immediate_at(), tick >= deadline.kill_at()),
         };
         if !h.postgres.may_become_writable() {
+            if let Gate::Ending { .. } = h.gate {
+                h.gate = Gate::Closed;
+            }
             return;
         }
         if kill {
@@ -704,6 +712,7 @@ impl World {
             let tick = self.hosts[host].tick(self.now);
             let within = match self.hosts[host].gate {
                 Gate::Armed { deadline, .. } => !deadline.has_passed(tick),
+                Gate::Ending { kill, .. } => self.now < kill,
                 Gate::Closed | Gate::Released => false,
             };
             if !within {

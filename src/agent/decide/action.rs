@@ -110,7 +110,7 @@ pub enum Action {
     Arm {
         fence: Fence,
     },
-    /// Take the deadline from the guard. Only given when the server is stopped or in recovery.
+    /// Take the deadline from the guard: a server that may write is stopped in stages from this moment.
     Disarm,
     /// Open the gate for a pause.
     ReleaseGate,

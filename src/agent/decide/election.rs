@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::agent::view::{Initialize, PeerFacts, ReplicaFacts, Revision, Snapshot, Tick, Upstream, Watchdog};
-use crate::cluster::{FailoverRequest, MemberName, SyncMode, SyncState, SystemId, Timeline};
+use crate::agent::view::{
+    Initialize, Member, PeerFacts, ReplicaFacts, Revision, Snapshot, Tick, Upstream, Watchdog,
+};
+use crate::cluster::{FailoverRequest, MemberName, Role, State, SyncMode, SyncState, SystemId, Timeline};
 
 use super::action::Compared;
 use super::draft::{Choice, Draft, Wake, living_lease};
@@ -71,6 +73,9 @@ pub(super) fn stand(s: &Situation<'_>, facts: &ReplicaFacts, draft: &mut Draft<'
     if let Some(choice) = not_eligible(s, snapshot, facts, request, draft) {
         return choice;
     }
+    if let Some(peer) = says_it_may_write(s, snapshot) {
+        return (Reason::PeerIsPrimary { peer }, Wake::Progress);
+    }
     let since = draft.memory.leaderless_since.unwrap_or(s.now());
     let Some(answers) = s.answers_since(since) else {
         draft.act(Action::AskPeers { also: also_ask(snapshot) });
@@ -97,6 +102,38 @@ pub(super) fn stand(s: &Situation<'_>, facts: &ReplicaFacts, draft: &mut Draft<'
     (reason, Wake::After)
 }
 
+/// Names a member whose document says that its server may be writing.
+///
+/// A document lives under the lease that its member leads by: where that lease has ended, both keys went together. A
+/// leader key without its document's end was deleted by hand, and its old holder is still on its way down.
+fn says_it_may_write(s: &Situation<'_>, snapshot: &Snapshot) -> Option<MemberName> {
+    let may_write = |member: &Member| {
+        member.facts.role == Role::Primary
+            && match member.facts.state {
+                State::Running
+                | State::Starting
+                | State::Restarting
+                | State::Stopping
+                | State::StopFailed
+                | State::CustomBootstrap
+                | State::Unknown => true,
+                State::StartFailed
+                | State::RestartFailed
+                | State::Stopped
+                | State::Crashed
+                | State::Initializing
+                | State::InitializeFailed
+                | State::CustomBootstrapFailed
+                | State::CreatingReplica => false,
+            }
+    };
+    snapshot
+        .members
+        .iter()
+        .find(|(name, member)| **name != s.view.me && may_write(member))
+        .map(|(name, _)| name.clone())
+}
+
 /// Returns the action that takes the lock in one transaction over all that eligibility rested on.
 pub(super) fn take(
     s: &Situation<'_>,
@@ -118,7 +155,9 @@ pub(super) fn take(
     let has_set = snapshot.sync.as_ref().is_some_and(|keyed| keyed.value.leader.is_some());
     let sync = (has_set || s.view.settings.synchronous_mode != SyncMode::Off)
         .then(|| SyncState { leader: Some(s.view.me.clone()), ..SyncState::default() });
-    Action::TakeLeaderKey { lease, compared, sync, spend_failover: snapshot.failover.is_some() }
+    // In a pause the request stays until the promotion: it is what allows one.
+    let spend_failover = snapshot.failover.is_some() && !s.view.settings.pause;
+    Action::TakeLeaderKey { lease, compared, sync, spend_failover }
 }
 
 /// Returns whom to ask beyond those with a document: the synchronous set may hold the one that is ahead.

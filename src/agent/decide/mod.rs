@@ -34,7 +34,7 @@ pub use action::Action;
 pub use memory::Memory;
 pub use reason::Reason;
 
-use crate::agent::view::{Job, JobState, StopMode, Tick, View};
+use crate::agent::view::{Guard, Job, JobState, StopMode, Tick, View};
 
 use draft::{Choice, Draft, Wake};
 use situation::{LeaseWord, Lock, Situation};
@@ -138,6 +138,10 @@ fn must_not_write(s: &Situation<'_>, draft: &mut Draft<'_>) -> Option<Choice> {
         (Lock::Free, _) => (Reason::LeaderKeyGone, StopMode::Fast),
         (Lock::Unknown, _) => return None,
     };
+    // Without the lock the deadline is worth nothing, however long the lease may live: the guard begins its stages.
+    if !matches!(s.lock, Lock::Mine(_)) && matches!(s.view.guard, Guard::Armed { .. } | Guard::Released) {
+        draft.act(Action::Disarm);
+    }
     draft.stop(mode);
     Some((reason, Wake::Progress))
 }

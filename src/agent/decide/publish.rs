@@ -12,8 +12,12 @@ use super::situation::{Lock, Server, Situation, Was};
 
 /// Adds the member document, where it is due, and the callbacks of a changed role.
 pub(super) fn publish(s: &Situation<'_>, draft: &mut Draft<'_>) {
-    let exit = draft.actions.iter().position(|action| matches!(action, Action::Exit { .. }));
-    let tail = exit.map(|at| draft.actions.split_off(at)).unwrap_or_default();
+    // Nobody stands while a document says that its member may be writing, so it goes before the release of the lock.
+    let last = draft
+        .actions
+        .iter()
+        .position(|action| matches!(action, Action::Exit { .. } | Action::ReleaseLeaderKey { .. }));
+    let tail = last.map(|at| draft.actions.split_off(at)).unwrap_or_default();
     if let (Some(snapshot), Lease::Held { id, deadline, .. }) = (s.snapshot(), s.view.lease)
         && s.now() < deadline
     {
@@ -105,7 +109,12 @@ fn words(s: &Situation<'_>, draft: &Draft<'_>) -> (State, Role) {
             (state, role)
         }
         Server::Starting { role, .. } => (State::Starting, of(role)),
-        Server::Stopping { .. } => (State::Stopping, Role::Demoted),
+        Server::Stopping { .. } => {
+            // Until it is down it may be writing.
+            let was_primary =
+                s.view.postgres.control().is_some_and(|control| Was::of(control) != Was::Replica);
+            (State::Stopping, if was_primary { Role::Primary } else { Role::Replica })
+        }
         Server::Unresponsive { role, .. } => (State::Running, of(role)),
         Server::Primary(_) => {
             let unfinished = s.view.postgres.control().is_some_and(|control| control.bootstrap_unfinished);

@@ -234,8 +234,6 @@ reasons! {
 pub enum Refusal {
     /// The request names a leader that does not lead.
     LeaderIsAnother,
-    /// The candidate leads already.
-    CandidateLeads,
     /// The candidate has no member document.
     CandidateUnknown,
     /// No member can take over.
@@ -256,7 +254,6 @@ impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Refusal::LeaderIsAnother => "the leader it names does not lead",
-            Refusal::CandidateLeads => "the candidate leads already",
             Refusal::CandidateUnknown => "the candidate is no member",
             Refusal::NoCandidate => "no member can take over",
             Refusal::CandidateTags => "the candidate's tags do not let it lead",

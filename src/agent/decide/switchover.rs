@@ -50,6 +50,11 @@ pub(super) fn rule(
         let candidate = draft.memory.handover.as_ref().map(|handover| handover.candidate.clone())?;
         return Some((Reason::SteppingDownFor { candidate }, Wake::Progress));
     }
+    if request.candidate.as_ref() == Some(&s.view.me) {
+        // Fulfilled: a paused cluster keeps the request until its candidate is primary.
+        draft.act(Action::ClearFailover { fence, seen });
+        return None;
+    }
     let paused = s.view.settings.pause;
     let scheduled = request.scheduled_at.filter(|at| *at > s.view.wall);
     let chosen = if paused && (request.candidate.is_none() || scheduled.is_some()) {
@@ -125,7 +130,6 @@ fn candidate(
         Ok(standby.flushed)
     };
     match &request.candidate {
-        Some(name) if *name == s.view.me => Err(Refusal::CandidateLeads),
         Some(name) => {
             let member = snapshot.members.get(name).ok_or(Refusal::CandidateUnknown)?;
             fit(name, member).map(|_| name.clone())

@@ -69,7 +69,8 @@ fn a_primary_stops_at_once_when_another_member_leads() {
     let decision = decision(world);
 
     assert_eq!(decision.reason, Reason::AnotherLeads { leader: name("b") });
-    assert_eq!(decision.actions[0], Action::Stop { mode: StopMode::Immediate, checkpoint: false });
+    let stop = Action::Stop { mode: StopMode::Immediate, checkpoint: false };
+    assert_eq!(decision.actions[..2], [Action::Disarm, stop]);
 }
 
 #[test]
@@ -77,7 +78,10 @@ fn a_primary_stops_when_the_leader_key_is_seen_deleted() {
     let decision = decision(healthy("a").with(|f| f.snapshot.leader = None));
 
     assert_eq!(decision.reason, Reason::LeaderKeyGone);
-    assert_eq!(decision.actions[0], Action::Stop { mode: StopMode::Fast, checkpoint: false });
+    assert_eq!(
+        decision.actions[..2],
+        [Action::Disarm, Action::Stop { mode: StopMode::Fast, checkpoint: false }]
+    );
 }
 
 #[test]
@@ -165,6 +169,18 @@ fn a_newer_timeline_is_ahead_whatever_its_position() {
 fn nobody_takes_the_lock_while_a_reached_member_runs_as_primary() {
     let world = healthy("b").leader_gone().peer("c", |p| p.primary = true);
     assert_eq!(decision(world).reason, Reason::PeerIsPrimary { peer: name("c") });
+}
+
+#[test]
+fn nobody_takes_the_lock_while_a_document_says_that_its_member_may_write() {
+    let deleted_by_hand = healthy("b").leader_gone().with(|f| {
+        let a = healthy("a").snapshot.members.remove(&name("a")).unwrap();
+        f.snapshot.members.insert(name("a"), a);
+    });
+    let stopped = deleted_by_hand.clone().with(|f| f.member("a").facts.state = State::Stopped);
+
+    assert_eq!(decision(deleted_by_hand).reason, Reason::PeerIsPrimary { peer: name("a") });
+    assert!(matches!(decision(stopped).reason, Reason::TakingLock { .. }));
 }
 
 #[test]
@@ -452,7 +468,7 @@ fn an_asked_leader_stops_then_releases_then_ends() {
     assert_eq!(deeds(&stop), [Deed::Stop]);
     assert_eq!(deeds(&end), [Deed::ReleaseLeaderKey, Deed::Exit]);
     let kinds: Vec<Deed> = end.actions.iter().map(Action::deed).collect();
-    assert_eq!(kinds, [Deed::ReleaseLeaderKey, Deed::PublishMember, Deed::Exit]);
+    assert_eq!(kinds, [Deed::PublishMember, Deed::ReleaseLeaderKey, Deed::Exit]);
 }
 
 #[test]
