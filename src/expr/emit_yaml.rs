@@ -60,9 +60,7 @@ pub fn yaml(value: &Value, style: &YamlStyle) -> String {
         }
     }
     writer.node(value, Context::Root);
-    let is_open_ended =
-        matches!(value.data, Data::List(_) | Data::Dict(_)) || writer.out.ends_with(['\'', '"']);
-    if !is_open_ended || style.explicit_end {
+    if style.explicit_end {
         writer.line_break();
         writer.out.push_str("...");
     }
@@ -246,6 +244,7 @@ impl Writer<'_> {
 
     fn scalar(&mut self, text: &str, context: Context) {
         let is_key = context == Context::Key;
+        let before = self.enter(true, false);
         let shape = analyze(text);
         let is_string = means_string(text);
         let plain_fits = if self.flow_level > 0 { shape.flow_plain } else { shape.block_plain };
@@ -256,6 +255,7 @@ impl Writer<'_> {
         } else {
             self.double_quoted(text, !is_key);
         }
+        self.leave(before);
     }
 
     fn plain(&mut self, text: &str, may_fold: bool) {

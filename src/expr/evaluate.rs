@@ -183,9 +183,21 @@ pub fn render_file(
     let unix = text.replace("\r\n", "\n");
     let (options, body) = header(&unix, options.clone())?;
     let syntax = syntax(options.marks.as_ref())?;
-    let tree = parse::template_with(body, options.whitespace, syntax)?;
+    let source = parse::raw_newlines(body);
+    let tree = parse::template_with(&source, options.whitespace, syntax)?;
     let world = World::new(scope, lookups);
-    Eval::new(&world).text(&tree).or_else(unknown)
+    let result = Eval::new(&world).native(&tree).and_then(|value| world::usable(world.settle(value)?));
+    let value = result.or_else(unknown)?;
+    let is_secret = value.has_secret();
+    let text = match &value.data {
+        Data::Unknown { .. } => return Ok(value),
+        Data::Omit => return Err(EvalError::value("the whole template is `omit`")),
+        Data::None => String::new(),
+        // Only text gets the template's last newline; one lone expression of another type is written bare.
+        Data::Str(text) => parse::with_trailing_newlines(body, text.to_string()),
+        _ => emit::to_text(&value),
+    };
+    Ok(if is_secret { Value::from(text).secret() } else { Value::from(text) })
 }
 
 fn syntax(marks: Option<&TemplateMarks>) -> Result<SyntaxConfig, EvalError> {

@@ -27,7 +27,7 @@ struct Spec {
 /// `text % args`. A list that is written as a literal counts as the tuple of arguments, any other value as one argument.
 pub(crate) fn percent(text: &str, args: &Value, is_literal: bool) -> Result<String, EvalError> {
     let positional: Vec<Value> = match (&args.data, is_literal) {
-        (Data::List(items), true) => items.to_vec(),
+        (Data::List(items), true) if items.len() == 1 || conversions(text) != 1 => items.to_vec(),
         _ => vec![args.clone()],
     };
     let mut positional = positional.into_iter();
@@ -102,6 +102,12 @@ pub(crate) fn percent(text: &str, args: &Value, is_literal: bool) -> Result<Stri
     Ok(out)
 }
 
+/// Counts the arguments that a format takes. A list literal for one of them is that argument, not a tuple.
+fn conversions(text: &str) -> usize {
+    let literal = text.matches("%%").count() * 2;
+    text.matches('%').count().saturating_sub(literal) + text.matches('*').count()
+}
+
 fn number(chars: &mut std::iter::Peekable<std::str::Chars>) -> Result<Option<usize>, EvalError> {
     let mut digits = String::new();
     while let Some(c) = chars.next_if(char::is_ascii_digit) {
@@ -168,6 +174,9 @@ fn replacement(
         *next += 1;
         args.get(*next - 1)
     } else if let Ok(at) = first.parse::<usize>() {
+        if *next > 0 {
+            return Err(EvalError::value("a format numbers all its fields or none"));
+        }
         args.get(at)
     } else {
         kwargs.iter().find(|(key, _)| key.as_ref() == first).map(|(_, value)| value)

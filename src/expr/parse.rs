@@ -17,14 +17,46 @@ pub struct Whitespace {
     pub trim_blocks: bool,
     /// Whether blanks before a block on its line go.
     pub lstrip_blocks: bool,
+    /// Whether the last newline goes through the template, rather than being put back behind its result.
     pub keep_trailing_newline: bool,
 }
 
 impl Default for Whitespace {
     /// Ansible's, in playbooks and in template files alike.
     fn default() -> Whitespace {
-        Whitespace { trim_blocks: true, lstrip_blocks: false, keep_trailing_newline: true }
+        Whitespace { trim_blocks: true, lstrip_blocks: false, keep_trailing_newline: false }
     }
+}
+
+/// Appends the newlines that the template ends with and its result does not, as Ansible does for text.
+pub fn with_trailing_newlines(template: &str, result: String) -> String {
+    let count = |text: &str| text.len() - text.trim_end_matches('\n').len();
+    let missing = count(template).saturating_sub(count(&result));
+    result + &"\n".repeat(missing)
+}
+
+/// Keeps the newline behind `{% raw %}`, which minijinja trims and Jinja does not.
+pub fn raw_newlines(text: &str) -> Cow<'_, str> {
+    if !text.contains("raw") {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 2);
+    let mut rest = text;
+    while let Some(at) = rest.find("{%") {
+        let (before, tag) = rest.split_at(at);
+        out.push_str(before);
+        let end = tag.find("%}").map_or(tag.len(), |end| end + 2);
+        let (tag, after) = tag.split_at(end);
+        out.push_str(tag);
+        rest = after;
+        if tag.trim_start_matches(['{', '%', '-', '+']).trim_end_matches(['%', '}']).trim() == "raw"
+            && after.starts_with('\n')
+        {
+            out.push('\n');
+        }
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
 }
 
 /// Returns whether the text holds anything that a template engine would look at.

@@ -35,14 +35,6 @@ impl<'a> Eval<'_, 'a> {
         Ok(result?.into_value()?)
     }
 
-    /// Evaluates a template to text, as files are.
-    pub(crate) fn text(&mut self, tree: &'a ast::Stmt<'a>) -> Evaluated<Value> {
-        let mut chunks = Vec::new();
-        let result = self.statement(tree, &mut chunks).and_then(|()| self.printed(chunks));
-        self.forget();
-        result
-    }
-
     /// Returns the only object, None if there is none, and otherwise all as one text.
     fn joined(&mut self, chunks: Vec<Chunk<'a>>) -> Evaluated<Object<'a>> {
         let is_none = |chunk: &Chunk| matches!(chunk, Chunk::Object(Object::Value(value)) if value.is_none());

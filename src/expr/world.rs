@@ -102,8 +102,16 @@ impl<'w> World<'w> {
     /// Evaluates a template of a playbook or variables file to its native value.
     fn text(&self, text: &str) -> Evaluated<Value> {
         let source = parse::raw_backslashes(text);
+        let source = parse::raw_newlines(&source);
         let tree = parse::template(&source, parse::Whitespace::default())?;
-        Eval::new(self).native(&tree)
+        let Value { data, marks } = Eval::new(self).native(&tree)?;
+        let data = match data {
+            Data::Str(result) if text.ends_with('\n') => {
+                Data::Str(parse::with_trailing_newlines(text, result.to_string()).into())
+            }
+            other => other,
+        };
+        Ok(Value { data, marks })
     }
 
     /// Evaluates all templates inside the value. Undefined parts stay, as they may never be used.

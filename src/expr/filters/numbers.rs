@@ -84,6 +84,10 @@ fn round(_: &World, input: Value, args: &mut Args) -> Evaluated<Value> {
     if let (Data::Int(whole), 0, "common") = (&input.data, precision, method.as_str()) {
         return Ok(Value::from(*whole));
     }
+    if let (Data::Int(_), ..=-1, "common") = (&input.data, precision, method.as_str()) {
+        let scale = 10f64.powi(i32::try_from(-precision).unwrap_or(i32::MAX));
+        return Ok(truncated((x / scale).round_ties_even() * scale).map_or(input, Value::from));
+    }
     let scale = 10f64.powi(i32::try_from(precision).unwrap_or(0));
     Ok(Value::from(match method.as_str() {
         "common" => match usize::try_from(precision) {

@@ -1,0 +1,3 @@
+//! What other programs promise and expect, held against fixtures captured from them.
+
+mod expressions;
