@@ -75,6 +75,9 @@ pub fn template_with(
     whitespace: Whitespace,
     syntax: SyntaxConfig,
 ) -> Result<ast::Stmt<'_>, EvalError> {
+    if syntax == SyntaxConfig::default() {
+        bounded(source)?;
+    }
     let config = WhitespaceConfig {
         keep_trailing_newline: whitespace.keep_trailing_newline,
         lstrip_blocks: whitespace.lstrip_blocks,
@@ -85,7 +88,96 @@ pub fn template_with(
 
 /// Parses a bare expression, as conditions are.
 pub fn expression(source: &str) -> Result<ast::Expr<'_>, EvalError> {
+    bounded_chain(source)?;
     machinery::parse_expr(source).map_err(|error| syntax_error(&error, source))
+}
+
+/// Longest chain of operators, filters or attributes; whoever walks the tree recurses along it.
+const CHAIN_MAX: usize = 300;
+
+/// Refuses a template whose tree would be too deep to walk: long chains, nested or not, and long rows of `elif`.
+///
+/// The parser bounds brackets and blocks itself, but not these.
+fn bounded(source: &str) -> Result<(), EvalError> {
+    if source.len() <= CHAIN_MAX {
+        return Ok(());
+    }
+    if source.matches("elif").count() > CHAIN_MAX {
+        return Err(too_deep("`elif`"));
+    }
+    let mut rest = source;
+    while let Some(at) = rest.find("{{").into_iter().chain(rest.find("{%")).min() {
+        let tag = rest.get(at..).unwrap_or_default();
+        let (tag, after) = tag.split_at(tag_end(tag));
+        bounded_chain(tag.trim_start_matches(['{', '%']).trim_end_matches(['%', '}']))?;
+        rest = after;
+    }
+    Ok(())
+}
+
+fn too_deep(what: &str) -> EvalError {
+    EvalError::new(ErrorKind::Syntax, format!("the template is too deep: more than {CHAIN_MAX} {what}"))
+}
+
+/// Refuses one expression that is too deep to walk.
+fn bounded_chain(source: &str) -> Result<(), EvalError> {
+    if source.len() <= CHAIN_MAX {
+        return Ok(());
+    }
+    let mut open: Vec<usize> = vec![0];
+    let mut total = 0;
+    let mut quote = None;
+    let mut word = String::new();
+    let mut chars = source.chars();
+    while let Some(c) = chars.next() {
+        match quote {
+            Some(q) => {
+                if c == '\\' {
+                    chars.next();
+                } else if c == q {
+                    quote = None;
+                }
+                continue;
+            }
+            None if c == '\'' || c == '"' => quote = Some(c),
+            None => {}
+        }
+        if c.is_alphanumeric() || c == '_' {
+            word.push(c);
+            continue;
+        }
+        let mut links = usize::from(matches!(
+            std::mem::take(&mut word).as_str(),
+            "not" | "and" | "or" | "is" | "in" | "if"
+        ));
+        match c {
+            '(' | '[' | '{' => {
+                links += 1;
+                open.push(0);
+            }
+            ')' | ']' | '}' => {
+                total -= open.pop().unwrap_or(0);
+                if open.is_empty() {
+                    open.push(0);
+                }
+            }
+            ',' => {
+                if let Some(top) = open.last_mut() {
+                    total -= std::mem::take(top);
+                }
+            }
+            '+' | '-' | '*' | '/' | '%' | '~' | '|' | '.' | '<' | '>' | '=' => links += 1,
+            _ => {}
+        }
+        if let Some(top) = open.last_mut() {
+            *top += links;
+        }
+        total += links;
+        if total > CHAIN_MAX {
+            return Err(too_deep("operators, filters and attributes in one chain"));
+        }
+    }
+    Ok(())
 }
 
 fn syntax_error(error: &minijinja::Error, source: &str) -> EvalError {

@@ -1,3 +1,4 @@
 //! What other programs promise and expect, held against fixtures captured from them.
 
 mod expressions;
+mod fuzz;
