@@ -182,9 +182,11 @@ pub fn render_file(
 ) -> Result<Value, EvalError> {
     let unix = text.replace("\r\n", "\n");
     let (options, body) = header(&unix, options.clone())?;
-    let syntax = syntax(options.marks.as_ref())?;
     let source = parse::raw_newlines(body);
-    let tree = parse::template_with(&source, options.whitespace, syntax)?;
+    let tree = match &options.marks {
+        None => parse::template(&source, options.whitespace)?,
+        Some(marks) => parse::template_with(&source, options.whitespace, syntax(marks)?)?,
+    };
     let world = World::new(scope, lookups);
     let result = Eval::new(&world).native(&tree).and_then(|value| world::usable(world.settle(value)?));
     let value = result.or_else(unknown)?;
@@ -200,8 +202,8 @@ pub fn render_file(
     Ok(if is_secret { Value::from(text).secret() } else { Value::from(text) })
 }
 
-fn syntax(marks: Option<&TemplateMarks>) -> Result<SyntaxConfig, EvalError> {
-    let Some(TemplateMarks { variable, block, comment }) = marks else { return Ok(SyntaxConfig::default()) };
+fn syntax(marks: &TemplateMarks) -> Result<SyntaxConfig, EvalError> {
+    let TemplateMarks { variable, block, comment } = marks;
     SyntaxConfig::builder()
         .variable_delimiters(variable.0.clone(), variable.1.clone())
         .block_delimiters(block.0.clone(), block.1.clone())
@@ -222,20 +224,35 @@ pub(crate) fn header(text: &str, mut options: FileOptions) -> Result<(FileOption
         let (key, value) = pair.split_once(':').ok_or_else(wrong)?;
         let value = value.trim().trim_matches(['\'', '"']);
         let flag = matches!(value, "True" | "true");
-        let marks = options.marks.get_or_insert_with(TemplateMarks::default);
-        match key.trim() {
+        let key = key.trim();
+        if let Some(mark) = mark_named(key) {
+            *mark(options.marks.get_or_insert_with(TemplateMarks::default)) = value.to_owned();
+            continue;
+        }
+        match key {
             "trim_blocks" => options.whitespace.trim_blocks = flag,
             "lstrip_blocks" => options.whitespace.lstrip_blocks = flag,
             "keep_trailing_newline" => options.whitespace.keep_trailing_newline = flag,
             "newline_sequence" => {}
-            "variable_start_string" => marks.variable.0 = value.to_owned(),
-            "variable_end_string" => marks.variable.1 = value.to_owned(),
-            "block_start_string" => marks.block.0 = value.to_owned(),
-            "block_end_string" => marks.block.1 = value.to_owned(),
-            "comment_start_string" => marks.comment.0 = value.to_owned(),
-            "comment_end_string" => marks.comment.1 = value.to_owned(),
             _ => return Err(wrong()),
         }
     }
     Ok((options, body))
 }
+
+/// Returns the place of the mark that an option of a `#jinja2:` line sets.
+fn mark_named(option: &str) -> Option<fn(&mut TemplateMarks) -> &mut String> {
+    Some(match option {
+        "variable_start_string" => |marks| &mut marks.variable.0,
+        "variable_end_string" => |marks| &mut marks.variable.1,
+        "block_start_string" => |marks| &mut marks.block.0,
+        "block_end_string" => |marks| &mut marks.block.1,
+        "comment_start_string" => |marks| &mut marks.comment.0,
+        "comment_end_string" => |marks| &mut marks.comment.1,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+#[path = "evaluate_tests.rs"]
+mod tests;

@@ -447,3 +447,63 @@ fn place(text: &str, word: &str, span: Span) -> Span {
         None => span,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::FileId;
+
+    fn found(text: &str) -> Vec<String> {
+        names(text).unwrap().into_iter().collect()
+    }
+
+    #[test]
+    fn names_are_what_a_template_reaches_and_not_what_it_defines() {
+        let table: [(&str, &[&str]); 8] = [
+            ("{{ a.b[c] | default(d) }}", &["a", "c", "d"]),
+            ("{% for x in xs %}{{ x }}{{ loop.index }}{{ y }}{% endfor %}{{ x }}", &["x", "xs", "y"]),
+            ("{% set s = a %}{{ s }}", &["a"]),
+            ("{% macro m(p, q=z) %}{{ p }}{{ q }}{{ r }}{% endmacro %}{{ m(1) }}", &["r", "z"]),
+            ("{{ lookup('vars', 'v1') }}{{ lookup('env', 'HOME') }}", &["v1"]),
+            ("{{ lookup('vars', 'pre_' ~ n) }}", &["n", "vars"]),
+            ("{{ hostvars[groups['x'][0]].y }}{{ omit }}", &["groups", "hostvars"]),
+            ("no template", &[]),
+        ];
+        for (text, expected) in table {
+            assert_eq!(found(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_misspelled_filter_is_found_at_its_place() {
+        let text = "{{ a | defualt(1) }}";
+        let span = Span::new(FileId(0), 100, 100 + text.len() + 2);
+
+        let diagnostics = check(text, Some(span));
+
+        let problem = diagnostics.sorted()[0];
+        assert_eq!((problem.code, problem.span), ("unknown-filter", Some(Span::new(FileId(0), 108, 115))));
+        assert_eq!(problem.hint.as_deref(), Some("did you mean `default`?"));
+    }
+
+    #[test]
+    fn tests_lookups_methods_and_names_given_as_text_are_checked() {
+        let table = [
+            ("{{ a is defned }}", "unknown-test"),
+            ("{{ lookup('fil', 'x') }}", "unknown-lookup"),
+            ("{{ a.splt(',') }}", "unknown-method"),
+            ("{{ a | map('uper') }}", "unknown-filter"),
+            ("{{ a | selectattr('x', 'equalt', 1) }}", "unknown-test"),
+            ("{% do a.append(1) %}", "unknown-statement"),
+            ("{{ a | }}", "template-syntax"),
+        ];
+        for (text, code) in table {
+            let diagnostics = check(text, None);
+            assert_eq!(diagnostics.sorted().first().map(|d| d.code), Some(code), "{text}");
+        }
+        assert!(check("{{ a | ansible.builtin.default(1) is ansible.builtin.defined }}", None).is_empty());
+        assert!(
+            check_expression("a.stdout.split(',') | map('trim') | select('search', 'x')", None).is_empty()
+        );
+    }
+}

@@ -66,6 +66,7 @@ pub fn has_markup(text: &str) -> bool {
 
 /// Parses a template whose delimiters are Jinja's. `source` must have gone through [`raw_backslashes`] where that applies.
 pub fn template(source: &str, whitespace: Whitespace) -> Result<ast::Stmt<'_>, EvalError> {
+    bounded(source)?;
     template_with(source, whitespace, SyntaxConfig::default())
 }
 
@@ -75,9 +76,6 @@ pub fn template_with(
     whitespace: Whitespace,
     syntax: SyntaxConfig,
 ) -> Result<ast::Stmt<'_>, EvalError> {
-    if syntax == SyntaxConfig::default() {
-        bounded(source)?;
-    }
     let config = WhitespaceConfig {
         keep_trailing_newline: whitespace.keep_trailing_newline,
         lstrip_blocks: whitespace.lstrip_blocks,

@@ -2,3 +2,4 @@
 
 mod expressions;
 mod fuzz;
+mod shipped_roles;
