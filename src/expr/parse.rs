@@ -87,6 +87,7 @@ pub fn template_with(
 /// Parses a bare expression, as conditions are.
 pub fn expression(source: &str) -> Result<ast::Expr<'_>, EvalError> {
     bounded_chain(source)?;
+    balanced(source)?;
     machinery::parse_expr(source).map_err(|error| syntax_error(&error, source))
 }
 
@@ -109,6 +110,31 @@ fn bounded(source: &str) -> Result<(), EvalError> {
         let (tag, after) = tag.split_at(tag_end(tag));
         bounded_chain(tag.trim_start_matches(['{', '%']).trim_end_matches(['%', '}']))?;
         rest = after;
+    }
+    Ok(())
+}
+
+/// Refuses an expression with a brace that closes nothing, at which minijinja panics.
+fn balanced(source: &str) -> Result<(), EvalError> {
+    let mut quote = None;
+    let mut depth = 0_usize;
+    let mut chars = source.chars();
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (Some(_), '\\') => {
+                chars.next();
+            }
+            (Some(q), c) if c == q => quote = None,
+            (Some(_), _) => {}
+            (None, '\'' | '"') => quote = Some(c),
+            (None, '(' | '[' | '{') => depth += 1,
+            (None, ')' | ']' | '}') if depth > 0 => depth -= 1,
+            (None, ')' | ']' | '}') => {
+                let shown: String = source.trim().chars().take(120).collect();
+                return Err(EvalError::new(ErrorKind::Syntax, format!("`{c}` closes nothing, in `{shown}`")));
+            }
+            (None, _) => {}
+        }
     }
     Ok(())
 }
