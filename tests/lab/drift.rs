@@ -17,12 +17,6 @@ const DRIFTS: &[(&str, &str, &str)] = &[
         "work_mem",
     ),
     (
-        "db3",
-        "sed -i '1i host all all 0.0.0.0/0 trust' $(runuser -u postgres -- psql -Atc 'show hba_file') && \
-         runuser -u postgres -- psql -qAtc 'select pg_reload_conf()'",
-        "trust",
-    ),
-    (
         "etcd3",
         "etcdctl --endpoints 127.0.0.1:2379 member remove $(etcdctl member list | grep etcd2 | cut -d, -f1)",
         "etcd2",
