@@ -14,6 +14,7 @@ use crate::expr::runtime::Evaluated;
 use crate::expr::runtime::Loop;
 use crate::expr::runtime::Macro;
 use crate::expr::runtime::Object;
+use crate::expr::runtime::Stop;
 use crate::expr::value::Value;
 use crate::expr::world::usable;
 
@@ -25,6 +26,10 @@ pub(crate) enum Chunk<'a> {
 
 /// Most bytes that one template may write; an endless loop of doubling text ends here.
 const OUTPUT_MAX_BYTES: usize = 64 * 1024 * 1024;
+
+fn too_much() -> Stop {
+    EvalError::value(format!("the template writes more than {OUTPUT_MAX_BYTES} bytes")).into()
+}
 
 impl<'a> Eval<'_, 'a> {
     /// Evaluates a template to the value of its only output, or to text if there is more than one.
@@ -70,14 +75,17 @@ impl<'a> Eval<'_, 'a> {
                 }
             }
             if out.len() > OUTPUT_MAX_BYTES {
-                return Err(EvalError::value(format!(
-                    "the template writes more than {OUTPUT_MAX_BYTES} bytes"
-                ))
-                .into());
+                return Err(too_much());
             }
         }
         let text = Value::from(out);
         Ok(if is_secret { text.secret() } else { text })
+    }
+
+    /// Counts what is written, while it is written: the chunks of an endless loop would fill the memory first.
+    fn count(&mut self, bytes: usize) -> Evaluated<()> {
+        self.written = self.written.saturating_add(bytes);
+        if self.written > OUTPUT_MAX_BYTES { Err(too_much()) } else { Ok(()) }
     }
 
     pub(crate) fn block(&mut self, body: &'a [ast::Stmt<'a>], out: &mut Vec<Chunk<'a>>) -> Evaluated<()> {
@@ -92,7 +100,7 @@ impl<'a> Eval<'_, 'a> {
                 if !raw.raw.is_empty() {
                     out.push(Chunk::Text(raw.raw));
                 }
-                Ok(())
+                self.count(raw.raw.len())
             }
             ast::Stmt::EmitExpr(emit) => {
                 let object = self.expr(&emit.expr)?;
@@ -100,10 +108,14 @@ impl<'a> Eval<'_, 'a> {
                     && let Some(reason) = value.as_unknown()
                     && !out.is_empty()
                 {
-                    return Err(crate::expr::runtime::Stop::Unknown(reason.clone()));
+                    return Err(Stop::Unknown(reason.clone()));
                 }
+                let length = match &object {
+                    Object::Value(value) => value.as_str().map_or(1, str::len),
+                    _ => 1,
+                };
                 out.push(Chunk::Object(object));
-                Ok(())
+                self.count(length)
             }
             ast::Stmt::IfCond(branch) => {
                 let body = if self.truth(&branch.expr)? { &branch.true_body } else { &branch.false_body };
