@@ -335,7 +335,7 @@ impl<'a> Run<'a> {
                 Ok(outcome) if self.probing && (outcome.changed || outcome.answer != Answer::Known) => {
                     return Ended::Pending;
                 }
-                Ok(outcome) => return self.of_outcome(outcome).into(),
+                Ok(outcome) => return self.of_outcome(modules::named(outcome, &call.params)).into(),
                 Err(Fault { kind: FaultKind::NeedsContent(sha256), .. }) if self.asked.get() < ASKS_MAX => {
                     self.asked.set(self.asked.get() + 1);
                     if let Err(item) = supply::add_content(&mut call, sha256, self.runner) {

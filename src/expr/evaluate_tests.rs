@@ -1,3 +1,5 @@
+//! Tests of evaluation: what users rely on, sentence by sentence.
+
 use super::*;
 use crate::expr::Dict;
 use crate::expr::NoLookups;

@@ -92,14 +92,14 @@ impl<M: Module> AnyModule for Erased<M> {
             .map_err(Fault::from)
             .and_then(|read| drive::<M>(&read, call, host));
         match done {
-            Ok(outcome) => Ok(redact_outcome(named(outcome, &value), &secrets)),
+            Ok(outcome) => Ok(redact_outcome(outcome, &secrets)),
             Err(fault) => Err(redact_fault(fault, &secrets)),
         }
     }
 }
 
-/// Begins each change with the thing that it changes, where its words do not name it.
-fn named(mut outcome: Outcome, params: &Value) -> Outcome {
+/// Begins each change with the thing that it changes, where its words do not name it: for people, who see no parameters.
+pub fn named(mut outcome: Outcome, params: &Value) -> Outcome {
     let text = |key: &str| params.as_dict().and_then(|dict| dict.get(key)).and_then(Value::as_str);
     if let Some(name) = ["dest", "path", "name"].into_iter().find_map(text) {
         for change in outcome.changes.iter_mut().filter(|change| !change.text.contains(name)) {

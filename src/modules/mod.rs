@@ -58,8 +58,8 @@ use serde::de::DeserializeOwned;
 use crate::expr::Dict;
 use crate::source::Diagnostics;
 
-pub use driver::AnyModule;
 use driver::Erased;
+pub use driver::{AnyModule, named};
 pub use host::{Host, HostMut};
 pub use outcome::{
     Answer, ChangeLine, Diff, Fault, FaultKind, Mode, ModuleCall, ModuleReply, Outcome, Risk, SuppliedFile,
