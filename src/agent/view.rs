@@ -290,7 +290,7 @@ pub struct Control {
     pub minimum_recovery: Option<(Lsn, Timeline)>,
     /// Data checksums or `wal_log_hints`: pg_rewind can work.
     pub rewindable: bool,
-    /// `standby.signal` or `recovery.signal` is there: a start leads into recovery.
+    /// `standby.signal`, `recovery.signal` or the label of a copy is there: a start leads into recovery.
     pub recovery_signal: bool,
     /// The cluster was made by initdb and its roles have not been made yet.
     pub bootstrap_unfinished: bool,

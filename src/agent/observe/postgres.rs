@@ -230,17 +230,21 @@ impl Observer {
             checkpoint: control.checkpoint,
             minimum_recovery: report.and_then(controldata::Report::minimum_recovery_end),
             rewindable: report.is_some_and(controldata::Report::allows_rewind),
-            recovery_signal: standby::is_signalled(data_dir),
+            // The pg_control of a fresh copy is that of the running primary it was taken from: the label tells.
+            recovery_signal: standby::is_signalled(data_dir) || data_dir.join(BACKUP_LABEL).exists(),
             bootstrap_unfinished: data_dir.join(BOOTSTRAP_MARK).exists(),
         })
     }
 }
 
+/// In a copy until its first recovery has read it.
+const BACKUP_LABEL: &str = "backup_label";
+
 /// Tells whether a data directory without a usable pg_control is what an interrupted copy left: pg_basebackup writes
 /// the label first and pg_control last, and initdb writes no label.
 fn is_unfinished(data_dir: &Path) -> bool {
     let control = data_dir.join("global/pg_control").exists();
-    let label = data_dir.join("backup_label").exists();
+    let label = data_dir.join(BACKUP_LABEL).exists();
     let only_wal = !has_data(data_dir) && data_dir.join("pg_wal").exists();
     !control && (label || only_wal)
 }
