@@ -712,7 +712,8 @@ impl World {
             let tick = self.hosts[host].tick(self.now);
             let within = match self.hosts[host].gate {
                 Gate::Armed { deadline, .. } => !deadline.has_passed(tick),
-                Gate::Ending { kill, .. } => self.now < kill,
+                // The guard acts within that millisecond.
+                Gate::Ending { kill, .. } => self.now <= kill,
                 Gate::Closed | Gate::Released => false,
             };
             if !within {
