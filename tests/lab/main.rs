@@ -35,6 +35,10 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("site_builds_a_cluster", build::site_builds_a_cluster),
     ("second_apply_changes_nothing", build::second_apply_changes_nothing),
     ("drift_is_found_and_repaired", drift::drift_is_found_and_repaired),
+];
+
+/// Run after the others with `--faults` (`make test-faults`): minutes each, and they need a machine that is not busy.
+const FAULTS: &[(&str, Scenario)] = &[
     ("switchover_moves_the_leader_under_load", commands::switchover_moves_the_leader_under_load),
     ("rolling_restart_switches_over_once", commands::rolling_restart_switches_over_once),
     ("the_primarys_host_dies", failover::the_primarys_host_dies),
@@ -47,7 +51,7 @@ const CLUSTER: &str = "site_builds_a_cluster";
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--list") {
-        SCENARIOS.iter().for_each(|(name, _)| println!("{name}: test"));
+        SCENARIOS.iter().chain(FAULTS).for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }
     let keep = arguments.iter().any(|argument| argument == "--keep");
@@ -67,7 +71,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let (passed, failed, skipped) = run(&world, wanted.map(String::as_str));
+    let faults = if arguments.iter().any(|argument| argument == "--faults") { FAULTS } else { &[] };
+    let chosen: Vec<&(&str, Scenario)> = SCENARIOS.iter().chain(faults).collect();
+    let (passed, failed, skipped) = run(&world, &chosen, wanted.map(String::as_str));
     if keep {
         println!(
             "the lab stays: keddah lab --name {} status; inventory {}",
@@ -83,11 +89,11 @@ fn main() -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run(world: &World, wanted: Option<&str>) -> (usize, usize, usize) {
+fn run(world: &World, chosen: &[&(&str, Scenario)], wanted: Option<&str>) -> (usize, usize, usize) {
     let (mut passed, mut failed) = (0, 0);
-    let built = SCENARIOS.iter().skip_while(|(name, _)| *name != CLUSTER);
+    let built = chosen.iter().skip_while(|(name, _)| *name != CLUSTER);
     let needs_cluster = built.skip(1).any(|(name, _)| wanted.is_some_and(|wanted| name.contains(wanted)));
-    for (name, scenario) in SCENARIOS {
+    for (name, scenario) in chosen {
         let needed = *name == CLUSTER && needs_cluster;
         if !needed && wanted.is_some_and(|wanted| !name.contains(wanted)) {
             continue;
@@ -116,5 +122,5 @@ fn run(world: &World, wanted: Option<&str>) -> (usize, usize, usize) {
             }
         }
     }
-    (passed, failed, SCENARIOS.len() - passed - failed)
+    (passed, failed, chosen.len() - passed - failed)
 }
