@@ -40,8 +40,6 @@ pub(crate) struct Eval<'w, 'a> {
     pub(crate) world: &'w World<'w>,
     pub(crate) frames: Vec<Frame<'a>>,
     pub(crate) loop_depth: usize,
-    /// Bytes written so far, everywhere in the template: what ends a loop that writes for ever.
-    pub(crate) written: usize,
     /// Whether templates in string literals are evaluated, as conditions do for old roles' sake.
     pub(crate) literals_are_templates: bool,
 }
@@ -58,7 +56,7 @@ impl<'w, 'a> Eval<'w, 'a> {
     }
 
     pub(crate) fn with_frames(world: &'w World<'w>, frames: Vec<Frame<'a>>) -> Eval<'w, 'a> {
-        Eval { world, frames, loop_depth: 0, written: 0, literals_are_templates: false }
+        Eval { world, frames, loop_depth: 0, literals_are_templates: false }
     }
 
     pub(crate) fn push(&mut self) {

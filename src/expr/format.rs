@@ -224,6 +224,9 @@ fn format_spec(text: &str) -> Result<Spec, EvalError> {
 }
 
 fn field(out: &mut String, value: &Value, spec: &Spec, is_percent: bool) -> Result<(), EvalError> {
+    if spec.width > WIDTH_MAX || spec.precision.is_some_and(|precision| precision > WIDTH_MAX) {
+        return Err(EvalError::value(format!("a field is wider than {WIDTH_MAX}")));
+    }
     let wrong = |needed: &str| {
         let kind = spec.kind.unwrap_or('s');
         EvalError::value(format!("format '{kind}' needs {needed}, not {}", value.type_name()))

@@ -13,7 +13,7 @@ use crate::expr::value::Data;
 use crate::expr::value::Value;
 use crate::expr::world::usable;
 
-/// Most elements or bytes that `*` may make.
+/// Most elements or bytes that `*`, `+` and `~` may make.
 const REPEAT_MAX: usize = 16 * 1024 * 1024;
 
 /// Marks `result` as secret if `source`, or anything in it, is.
@@ -189,6 +189,13 @@ fn arithmetic(
     right: &Value,
     right_is_literal: bool,
 ) -> Result<Value, EvalError> {
+    let size =
+        |value: &Value| value.as_str().map_or_else(|| value.as_list().map_or(0, <[Value]>::len), str::len);
+    if matches!(kind, BinOpKind::Concat | BinOpKind::Add) && size(left) + size(right) > REPEAT_MAX {
+        return Err(EvalError::value(format!(
+            "the result would have more than {REPEAT_MAX} characters or elements"
+        )));
+    }
     if matches!(kind, BinOpKind::Concat) {
         return Ok(Value::from(emit::to_text(left) + &emit::to_text(right)));
     }

@@ -14,7 +14,6 @@ use crate::expr::runtime::Evaluated;
 use crate::expr::runtime::Loop;
 use crate::expr::runtime::Macro;
 use crate::expr::runtime::Object;
-use crate::expr::runtime::Stop;
 use crate::expr::value::Value;
 use crate::expr::world::usable;
 
@@ -22,13 +21,6 @@ use crate::expr::world::usable;
 pub(crate) enum Chunk<'a> {
     Text(&'a str),
     Object(Object<'a>),
-}
-
-/// Most bytes that one template may write; an endless loop of doubling text ends here.
-const OUTPUT_MAX_BYTES: usize = 64 * 1024 * 1024;
-
-fn too_much() -> Stop {
-    EvalError::value(format!("the template writes more than {OUTPUT_MAX_BYTES} bytes")).into()
 }
 
 impl<'a> Eval<'_, 'a> {
@@ -74,18 +66,9 @@ impl<'a> Eval<'_, 'a> {
                     }
                 }
             }
-            if out.len() > OUTPUT_MAX_BYTES {
-                return Err(too_much());
-            }
         }
         let text = Value::from(out);
         Ok(if is_secret { text.secret() } else { text })
-    }
-
-    /// Counts what is written, while it is written: the chunks of an endless loop would fill the memory first.
-    fn count(&mut self, bytes: usize) -> Evaluated<()> {
-        self.written = self.written.saturating_add(bytes);
-        if self.written > OUTPUT_MAX_BYTES { Err(too_much()) } else { Ok(()) }
     }
 
     pub(crate) fn block(&mut self, body: &'a [ast::Stmt<'a>], out: &mut Vec<Chunk<'a>>) -> Evaluated<()> {
@@ -98,9 +81,10 @@ impl<'a> Eval<'_, 'a> {
             ast::Stmt::Template(template) => self.block(&template.children, out),
             ast::Stmt::EmitRaw(raw) => {
                 if !raw.raw.is_empty() {
+                    world.wrote(raw.raw.len())?;
                     out.push(Chunk::Text(raw.raw));
                 }
-                self.count(raw.raw.len())
+                Ok(())
             }
             ast::Stmt::EmitExpr(emit) => {
                 let object = self.expr(&emit.expr)?;
@@ -108,14 +92,13 @@ impl<'a> Eval<'_, 'a> {
                     && let Some(reason) = value.as_unknown()
                     && !out.is_empty()
                 {
-                    return Err(Stop::Unknown(reason.clone()));
+                    return Err(crate::expr::runtime::Stop::Unknown(reason.clone()));
                 }
-                let length = match &object {
-                    Object::Value(value) => value.as_str().map_or(1, str::len),
-                    _ => 1,
-                };
+                if let Object::Value(value) = &object {
+                    world.wrote(value.as_str().map_or(0, str::len))?;
+                }
                 out.push(Chunk::Object(object));
-                self.count(length)
+                Ok(())
             }
             ast::Stmt::IfCond(branch) => {
                 let body = if self.truth(&branch.expr)? { &branch.true_body } else { &branch.false_body };
@@ -211,6 +194,7 @@ impl<'a> Eval<'_, 'a> {
         let depth = self.loop_depth;
         self.loop_depth += 1;
         let result = (0..items.len()).try_for_each(|index| {
+            self.world.step()?;
             let state = Loop { items: items.clone(), index, depth, last_changed: last_changed.clone() };
             self.inside(|eval| {
                 eval.bind("loop", Object::Loop(Rc::new(state)));

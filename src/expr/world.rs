@@ -21,6 +21,12 @@ use crate::expr::value::Value;
 /// A recursive evaluation needs stack, and threads have 2 MiB of it. Real chains of variables are some tens deep.
 const DEPTH_MAX: usize = 180;
 
+/// Most steps of one evaluation. A large template takes some ten thousand; more than this does not end.
+const STEPS_MAX: u64 = 1_000_000;
+
+/// Most bytes that one evaluation may write.
+const OUTPUT_MAX_BYTES: usize = 64 * 1024 * 1024;
+
 /// Everything around one evaluation.
 pub(crate) struct World<'w> {
     pub scope: &'w dyn Scope,
@@ -28,20 +34,32 @@ pub(crate) struct World<'w> {
     /// Names whose values are being evaluated, outermost first.
     resolving: RefCell<Vec<Arc<str>>>,
     depth: Cell<usize>,
+    steps: Cell<u64>,
+    written_bytes: Cell<usize>,
 }
 
 impl<'w> World<'w> {
     pub(crate) fn new(scope: &'w dyn Scope, lookups: &'w dyn Lookups) -> World<'w> {
-        World { scope, lookups, resolving: RefCell::default(), depth: Cell::new(0) }
+        World {
+            scope,
+            lookups,
+            resolving: RefCell::default(),
+            depth: Cell::new(0),
+            steps: Cell::new(0),
+            written_bytes: Cell::new(0),
+        }
     }
 
     /// Returns a world that sees another host's variables, at the same depth.
     pub(crate) fn beside<'x>(&'x self, scope: &'x dyn Scope) -> World<'x> {
+        let Self { scope: _, lookups, resolving: _, depth, steps, written_bytes } = self;
         World {
             scope,
-            lookups: self.lookups,
+            lookups: *lookups,
             resolving: RefCell::default(),
-            depth: Cell::new(self.depth.get()),
+            depth: depth.clone(),
+            steps: steps.clone(),
+            written_bytes: written_bytes.clone(),
         }
     }
 
@@ -50,10 +68,32 @@ impl<'w> World<'w> {
             let message = "recursive loop: templates and expressions are nested too deep in each other";
             return Err(EvalError::new(ErrorKind::Recursion, message).into());
         }
+        self.step()?;
         self.depth.set(self.depth.get() + 1);
         let result = work();
         self.depth.set(self.depth.get() - 1);
         result
+    }
+
+    /// Counts one expression, statement or turn of a loop.
+    pub(crate) fn step(&self) -> Evaluated<()> {
+        if self.steps.get() >= STEPS_MAX {
+            let message = format!("the template does not end: it takes more than {STEPS_MAX} steps");
+            return Err(EvalError::value(message).into());
+        }
+        self.steps.set(self.steps.get() + 1);
+        Ok(())
+    }
+
+    /// Counts what is written, and stops what grows without end.
+    pub(crate) fn wrote(&self, bytes: usize) -> Evaluated<()> {
+        self.written_bytes.set(self.written_bytes.get().saturating_add(bytes));
+        if self.written_bytes.get() > OUTPUT_MAX_BYTES {
+            return Err(
+                EvalError::value(format!("the template writes more than {OUTPUT_MAX_BYTES} bytes")).into()
+            );
+        }
+        Ok(())
     }
 
     /// Returns a variable with its own template evaluated; parts of containers are not.
