@@ -8,6 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::LabError;
+use super::group;
 use super::program::{self, output, run};
 use super::state::{HostSpec, State};
 use crate::sys::clock;
@@ -53,7 +54,8 @@ pub(super) fn start(state: &State, host: &HostSpec, lab: &Path) -> Result<(), La
         &format!("--machine={}", machine(state, host)),
         &format!("--network-bridge={}", state.bridge()),
     ];
-    program::detached("systemd-nspawn", &arguments, &console(host, lab))
+    let console = console(host, lab);
+    group::within(&machine(state, host), || program::detached("systemd-nspawn", &arguments, &console))
 }
 
 fn mount(state: &State, host: &HostSpec, lab: &Path, folder: &Path) -> Result<(), LabError> {

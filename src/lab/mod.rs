@@ -7,6 +7,7 @@
 //! taken away by [`Lab::down`]; nothing that the lab did not make is touched.
 
 pub mod fault;
+pub mod group;
 pub mod host;
 pub mod image;
 pub mod inventory;
@@ -138,6 +139,7 @@ impl Lab {
         state.hosts.iter().try_for_each(|spec| host::shoot(&state, spec))?;
         state.hosts.iter().try_for_each(|spec| host::stop(&state, spec))?;
         for spec in &state.hosts {
+            group::remove(&host::machine(&state, spec));
             host::unmount(spec, &self.folder)?;
         }
         network::down(&state)?;
