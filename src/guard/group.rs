@@ -1,7 +1,7 @@
 //! The instance's own control group (version 2), where the guard's has been delegated to it.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub(super) struct Group {
     folder: PathBuf,
+    procs: File,
     freeze: File,
     kill: File,
 }
@@ -17,7 +18,8 @@ impl Group {
     /// Makes the group, or takes over the one that an earlier guard in the same place made.
     ///
     /// # Errors
-    /// There is no version 2 hierarchy, it is not delegated to this user, or the kernel is older than 5.14.
+    /// There is no version 2 hierarchy, it is not delegated to this user, the kernel is older than 5.14, or the group
+    /// holds processes that this guard cannot see.
     pub(super) fn make(name: &str) -> io::Result<Group> {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
         let own = std::fs::read_to_string("/proc/self/cgroup")?;
@@ -28,8 +30,11 @@ impl Group {
             _ => {}
         }
         let open = |file: &str| File::options().write(true).open(folder.join(file));
-        let (freeze, kill) = (open("cgroup.freeze")?, open("cgroup.kill")?);
-        let group = Group { freeze, kill, folder };
+        let procs = File::open(folder.join("cgroup.procs"))?;
+        let group = Group { procs, freeze: open("cgroup.freeze")?, kill: open("cgroup.kill")?, folder };
+        if group.holds_strangers()? {
+            return Err(io::Error::other("the control group holds processes of another pid namespace"));
+        }
         // A guard that died in the middle of a kill left it frozen.
         group.thaw();
         Ok(group)
@@ -44,15 +49,33 @@ impl Group {
     }
 
     /// Freezes the group and kills all that is in it, at one stroke. What it cannot do, the pass over processes does.
+    ///
+    /// Containers that share one hierarchy without a view of their own name the same group: then it is left alone.
     pub(super) fn kill(&self) {
+        if self.holds_strangers().unwrap_or(true) {
+            return;
+        }
         let _refused = (&self.freeze).write_all(b"1");
         let _refused = (&self.kill).write_all(b"1");
+    }
+
+    fn holds_strangers(&self) -> io::Result<bool> {
+        let mut members = String::new();
+        let mut procs = &self.procs;
+        procs.rewind()?;
+        procs.read_to_string(&mut members)?;
+        Ok(names_strangers(&members))
     }
 
     /// Lets the next server in this group run.
     pub(super) fn thaw(&self) {
         let _refused = (&self.freeze).write_all(b"0");
     }
+}
+
+/// Tells whether a list of members names one that has no number here: the kernel writes 0 for it.
+fn names_strangers(members: &str) -> bool {
+    members.lines().any(|pid| pid == "0")
 }
 
 /// Finds the folder of this process's own group in what the kernel says of mounts and groups.
@@ -73,6 +96,12 @@ fn own_folder(mounts: &str, groups: &str) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_of_another_pid_namespace_is_a_stranger() {
+        assert!(!names_strangers("") && !names_strangers("10\n200\n"));
+        assert!(names_strangers("10\n0\n"));
+    }
 
     #[test]
     fn the_folder_is_found_in_unified_and_hybrid_layouts() {
