@@ -181,38 +181,54 @@ impl Link {
                     if let Some(reply) = waiting.take() {
                         return Ok(reply);
                     }
-                    self.read_one(&mut buffer).await?;
+                    self.inner.read_one(&mut buffer).await?;
                 }
                 () = news => {}
             }
         }
     }
 
-    /// Waits until the guard tells by itself that something changed (its server ended, a fence began), and returns
-    /// what it said. Also reads for asks that wait meanwhile.
+    /// Returns what the guard tells by itself (its server ended, a fence began). A word that an ask read before, or
+    /// reads between two calls of [`Notices::next`], is kept: of several, the last.
+    pub fn notices(&self) -> Notices {
+        let mut latest = self.inner.latest.subscribe();
+        latest.mark_changed();
+        Notices { inner: self.inner.clone(), latest }
+    }
+}
+
+/// What the guard tells by itself.
+#[derive(Debug)]
+pub struct Notices {
+    inner: Arc<Inner>,
+    latest: watch::Receiver<Option<Status>>,
+}
+
+impl Notices {
+    /// Waits for the next word of the guard. Also reads for asks that wait meanwhile.
     ///
     /// # Errors
     /// The connection broke: the guard is gone.
-    pub async fn notice(&self) -> Result<Status, GuardError> {
-        let mut latest = self.inner.latest.subscribe();
-        latest.mark_unchanged();
+    pub async fn next(&mut self) -> Result<Status, GuardError> {
         loop {
             tokio::select! {
-                changed = latest.changed() => {
-                    let seen = latest.borrow_and_update().clone();
+                changed = self.latest.changed() => {
+                    let seen = self.latest.borrow_and_update().clone();
                     if let (Ok(()), Some(status)) = (changed, seen) {
                         return Ok(status);
                     }
                 }
-                mut buffer = self.inner.reading.lock() => self.read_one(&mut buffer).await?,
+                mut buffer = self.inner.reading.lock() => self.inner.read_one(&mut buffer).await?,
             }
         }
     }
+}
 
+impl Inner {
     /// Reads at least what is there, and hands it to whom it concerns.
     async fn read_one(&self, buffer: &mut [u8]) -> Result<(), GuardError> {
-        let mut ready = self.inner.fd.readable().await.map_err(GuardError::Broken)?;
-        match packet::read(self.inner.fd.get_ref().as_fd(), buffer).map_err(GuardError::Broken)? {
+        let mut ready = self.fd.readable().await.map_err(GuardError::Broken)?;
+        match packet::read(self.fd.get_ref().as_fd(), buffer).map_err(GuardError::Broken)? {
             Some(text) => {
                 let reply: Reply = serde_json::from_slice(text).map_err(GuardError::Unreadable)?;
                 self.deliver(reply);
@@ -224,16 +240,16 @@ impl Link {
 
     fn deliver(&self, reply: Reply) {
         if reply.id == 0 {
-            self.inner.latest.send_replace(Some(reply.status));
+            self.latest.send_replace(Some(reply.status));
             return;
         }
-        let mut answers = self.inner.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut answers = self.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // An answer that nobody waits for any more is dropped.
         if let Some(slot) = answers.get_mut(&reply.id) {
             *slot = Some(reply);
         }
         drop(answers);
-        self.inner.news.notify_waiters();
+        self.news.notify_waiters();
     }
 }
 
@@ -322,7 +338,7 @@ impl Link {
         self.ask(Request::Promote, BEGIN).await
     }
 
-    /// Begins to stop; [`Link::notice`] and [`Link::status`] say when nobody is left.
+    /// Begins to stop; [`Link::notices`] and [`Link::status`] say when nobody is left.
     pub async fn stop(&self, mode: StopMode, limit: Duration) -> Result<Status, GuardError> {
         let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         self.ask(Request::Stop { mode, limit_ms }, PROMPT).await

@@ -398,21 +398,23 @@ fn tasks_are_told_what_happens_and_their_asks_overlap() {
         };
         let server = link.start(start_as, argv, env, output).await.unwrap().server.unwrap();
 
-        let watcher = link.clone();
-        let noticed = tokio::spawn(async move {
-            loop {
-                let status = watcher.notice().await.unwrap();
-                if status.nobody_left {
-                    return status.last_exit.unwrap();
-                }
-            }
-        });
+        let mut notices = link.notices();
         for _ in 0..20 {
             let (one, other) = tokio::join!(link.status(), link.status());
             assert_eq!(one.unwrap().version, other.unwrap().version);
         }
         kill(pid(server.pid), Signal::SIGKILL).unwrap();
-        let exit = tokio::time::timeout(Duration::from_secs(20), noticed).await.unwrap().unwrap();
+        // The asks read the notice off the connection before anybody waits for one.
+        while !link.status().await.unwrap().nobody_left {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let exit = loop {
+            let status =
+                tokio::time::timeout(Duration::from_secs(20), notices.next()).await.unwrap().unwrap();
+            if status.nobody_left {
+                break status.last_exit.unwrap();
+            }
+        };
         assert_eq!((exit.pid, exit.signal), (server.pid, Some(9)));
     });
 }

@@ -138,22 +138,18 @@ impl Gate {
     /// Listens for what the guard says by itself, for ever, and wakes the loop.
     pub async fn listen(self) {
         loop {
-            let Ok(link) = self.link().await else {
-                tokio::time::sleep(RECONNECT).await;
-                continue;
-            };
-            match link.notice().await {
-                Ok(status) => {
+            if let Ok(link) = self.link().await {
+                // Heard from before its word is lost: between two words asks may read the connection.
+                let mut notices = link.notices();
+                while let Ok(status) = notices.next().await {
                     self.remember(status);
                     self.inner.wake.notify_one();
                 }
-                Err(_) => {
-                    self.inner.link.lock().await.take();
-                    self.forget();
-                    self.inner.wake.notify_one();
-                    tokio::time::sleep(RECONNECT).await;
-                }
+                self.inner.link.lock().await.take();
+                self.forget();
+                self.inner.wake.notify_one();
             }
+            tokio::time::sleep(RECONNECT).await;
         }
     }
 }
