@@ -139,6 +139,10 @@ const NOT_REACHED: &[(&str, &str)] = &[
     ("UnreadableData", "the simulated disk does not rot"),
     ("PeerPreferred", "all simulated members have the same priority"),
     ("TooFarBehind", "a run writes less WAL than maximum_lag_on_failover; a unit test has it"),
+    (
+        "LeaseDoubtful",
+        "the simulated guard begins its stop at the instant at which the agent would; a unit test has it",
+    ),
     ("LeaseLost", "the simulated guard ends the server before an agent sees its lease dead"),
     ("CancellingJob", "the simulated job that needs the lock takes less than its lease"),
 ];

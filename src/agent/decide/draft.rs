@@ -20,6 +20,9 @@ pub(super) const STOP_LIMIT: Duration = Duration::from_secs(60);
 /// How soon to look again at something that is on its way.
 const PROGRESS: Duration = Duration::from_millis(200);
 
+/// How soon to look again at something that has just been set on its way and that clients wait for.
+const PROGRESS_AT_FIRST: Duration = Duration::from_millis(15);
+
 /// How soon to look again after an action was given.
 const AFTER_ACTION: Duration = Duration::from_millis(10);
 
@@ -47,6 +50,8 @@ pub(super) enum Wake {
     After,
     /// Soon: something is on its way.
     Progress,
+    /// Very soon, and less so the longer it takes: something that clients wait for is on its way since this moment.
+    ProgressSince(Tick),
     /// At this moment at the latest.
     At(Tick, Why),
 }
@@ -142,6 +147,10 @@ impl<'a> Draft<'a> {
             Wake::After if failed => (now + AFTER_FAILURE, Why::AfterAction),
             Wake::After => (now + AFTER_ACTION, Why::AfterAction),
             Wake::Progress => (now + PROGRESS, Why::Progress),
+            Wake::ProgressSince(since) => {
+                let wait = (now.since(since) / 4).clamp(PROGRESS_AT_FIRST, PROGRESS);
+                (now + wait, Why::Progress)
+            }
             Wake::At(at, why) => (at, why),
         };
         // A margin that has begun is answered in each look; the guard keeps it in between.

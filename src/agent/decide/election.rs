@@ -35,7 +35,7 @@ pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
             }
             draft.start_replica(Upstream::Nobody, Reason::StartingBeforeRace)
         }
-        Server::Starting { since, .. } => (Reason::ReplicaIsStarting { since }, Wake::Progress),
+        Server::Starting { since, .. } => (Reason::ReplicaIsStarting { since }, Wake::ProgressSince(since)),
         Server::Unresponsive { since, .. } => (Reason::ReplicaUnresponsive { since }, Wake::Progress),
         Server::Stopping { mode, since } => stopping(s, draft, mode, since),
         Server::Replica(facts) => match replica::restart(s, draft) {

@@ -34,11 +34,11 @@ pub(super) fn rule(s: &Situation<'_>, fence: Fence, draft: &mut Draft<'_>) -> Ch
             keep_gate(s, fence, draft);
             match overdue(s, since) {
                 true => give_up(GivingUp::StartTookTooLong, Reason::StartTookTooLong, draft),
-                false => (Reason::PrimaryIsStarting { since }, Wake::Progress),
+                false => (Reason::PrimaryIsStarting { since }, Wake::ProgressSince(since)),
             }
         }
         Server::Starting { role: Started::Replica, since } => {
-            (Reason::ReplicaIsStarting { since }, Wake::Progress)
+            (Reason::ReplicaIsStarting { since }, Wake::ProgressSince(since))
         }
         Server::Unresponsive { since, .. } => {
             keep_gate(s, fence, draft);
@@ -146,7 +146,7 @@ pub(super) fn promote(
             draft.memory.promote_given = Some(s.now());
             draft.act(Action::Promote { fence });
         }
-        return (Reason::Promoting { timeline, lsn }, Wake::Progress);
+        return (Reason::Promoting { timeline, lsn }, Wake::ProgressSince(since));
     }
     if s.view.watchdog == Watchdog::Unusable {
         release(s, fence, Some(lsn), draft);
@@ -170,7 +170,7 @@ pub(super) fn promote(
     draft.act(Action::Promote { fence });
     draft.memory.promoting_since = Some(s.now());
     draft.memory.promote_given = Some(s.now());
-    (Reason::Promoting { timeline, lsn }, Wake::Progress)
+    (Reason::Promoting { timeline, lsn }, Wake::ProgressSince(s.now()))
 }
 
 /// Returns the synchronous set to write before this member may be promoted; None where it stands already.

@@ -42,7 +42,7 @@ fn holding(s: &Situation<'_>, fence: Fence, draft: &mut Draft<'_>) -> Choice {
             leader::promote(s, fence, facts, draft)
         }
         Server::Stopping { mode, since } => stopping(s, draft, mode, since),
-        Server::Starting { since, .. } => (Reason::PrimaryIsStarting { since }, Wake::Progress),
+        Server::Starting { since, .. } => (Reason::PrimaryIsStarting { since }, Wake::ProgressSince(since)),
         Server::Unresponsive { since, .. } => (Reason::PrimaryUnresponsive { since }, Wake::Progress),
         Server::Down { control, .. } => {
             if let Some(choice) = switchover::after_stop(s, fence, control, draft) {

@@ -19,7 +19,7 @@ pub(super) fn rule(s: &Situation<'_>, leader: &MemberName, draft: &mut Draft<'_>
         Server::Unreadable => (Reason::UnreadableData, Wake::Loop),
         Server::Down { .. } => rewind::come_back(s, leader, draft),
         Server::Stopping { mode, since } => stopping(s, draft, mode, since),
-        Server::Starting { since, .. } => (Reason::ReplicaIsStarting { since }, Wake::Progress),
+        Server::Starting { since, .. } => (Reason::ReplicaIsStarting { since }, Wake::ProgressSince(since)),
         Server::Unresponsive { since, .. } => (Reason::ReplicaUnresponsive { since }, Wake::Progress),
         Server::Replica(facts) => follow(s, leader, facts, draft),
         // `must_not_write` has spoken before; outside a pause nothing comes here.
