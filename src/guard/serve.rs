@@ -325,6 +325,11 @@ impl Guard {
             return;
         }
         let first = self.told.as_ref().is_none_or(|told| told.stage != Some(stage));
+        let whom = if self.server.is_some() {
+            "no lease for a writable server"
+        } else {
+            "processes of a server that has ended are left, and no lease for them"
+        };
         match (stage, &mut self.server) {
             (StopMode::Kill, _) => self.kill_pass(now),
             (StopMode::Fast | StopMode::Immediate, Some(server)) => stages::ask_to_stop(server, stage),
@@ -332,10 +337,7 @@ impl Guard {
         }
         if first {
             let deadline = self.arm.deadline().unwrap_or(now);
-            say!(
-                "no lease for a writable server: {stage} stop, {} ms before the deadline",
-                deadline.since(now).as_millis()
-            );
+            say!("{whom}: {stage} stop, {} ms before the deadline", deadline.since(now).as_millis());
         }
     }
 
