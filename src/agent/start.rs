@@ -35,7 +35,7 @@ use crate::guard::protocol::Refusal;
 use crate::source::SourceMap;
 use crate::sys::files::FileError;
 use crate::sys::process::Program;
-use crate::sys::{children, http, names};
+use crate::sys::{children, clock, http, names};
 
 /// The longest that one question to etcd may take. The loop waits for it; the keeper has limits of its own.
 const ETCD_LIMIT: Duration = Duration::from_secs(2);
@@ -144,6 +144,7 @@ fn tell(sources: &SourceMap, diagnostics: &crate::source::Diagnostics) -> String
 pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
     let config = read_config(config_path)?;
     log::start(&config.log);
+    clock::print_as_wall();
     let me: MemberName = config.name.parse().map_err(|_| StartError::Name(config.name.clone()))?;
     let wake = Arc::new(Notify::new());
     let signals = Arc::new(Signals::default());

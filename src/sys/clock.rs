@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
@@ -35,9 +36,25 @@ impl Sub<Duration> for Tick {
     }
 }
 
+/// What the wall clock said at a tick, in a process that prints moments for people.
+static WALL: OnceLock<(Tick, jiff::Timestamp)> = OnceLock::new();
+
+/// From now on this process prints ticks as the time of day (UTC): a long-running program's words are read beside other
+/// logs, and a count of seconds since boot says nothing there. A clock that is set later does not move them.
+pub fn print_as_wall() {
+    let _first = WALL.set((now(), wall()));
+}
+
 impl fmt::Display for Tick {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:03}s", self.0 / 1000, self.0 % 1000)
+        let time = WALL.get().and_then(|(tick, time)| {
+            let (before, after) = (tick.since(*self), self.since(*tick));
+            time.checked_add(after).ok()?.checked_sub(before).ok()
+        });
+        match time {
+            Some(time) => write!(f, "{}", time.strftime("%H:%M:%S.%3fZ")),
+            None => write!(f, "{}.{:03}s", self.0 / 1000, self.0 % 1000),
+        }
     }
 }
 
