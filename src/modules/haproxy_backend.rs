@@ -8,13 +8,15 @@
 //! ```yaml
 //! haproxy_backend:
 //!   socket: /run/haproxy/admin.sock
+//!   config: /etc/haproxy/haproxy.cfg
 //!   backend: read-write
 //!   server: db1
 //!   state: ready
 //! ```
 //!
 //! # What it observes
-//! The line of that server in `show servers state`.
+//! The line of that server in `show servers state`. A server that is not there yet is waited for: a reload answers
+//! before the new configuration does.
 //!
 //! # What it never does
 //! It changes no configuration file and takes no part in health checks.
@@ -28,6 +30,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::modules::outcome::ProxyServer;
 use crate::modules::remote;
 use crate::modules::{Fault, Host, HostMut, Kind, Module, Seen, Thing};
 
@@ -66,6 +69,8 @@ impl fmt::Display for Admin {
 pub struct Params {
     /// HAProxy's runtime socket, with level admin.
     socket: String,
+    /// The configuration file that names the server; a change of it may bring the server.
+    config: String,
     /// The proxy that the server is in.
     backend: String,
     server: String,
@@ -115,12 +120,15 @@ fn parse(answer: &str, server: &str) -> Option<Admin> {
     })
 }
 
-fn look(params: &Params, socket: &Path) -> Result<Admin, Fault> {
+/// Asks for the state of the server; `None`: HAProxy runs without it.
+fn look(params: &Params, socket: &Path) -> Result<Option<Admin>, Fault> {
     let answer = command(socket, &format!("show servers state {}", params.backend))?;
-    parse(&answer, &params.server).ok_or_else(|| {
-        Fault::refused(format!("HAProxy has no server `{}` in `{}`", params.server, params.backend))
-            .hint("does HAProxy run with the configuration that is on disk? reload it")
-    })
+    Ok(parse(&answer, &params.server))
+}
+
+fn wanted(params: &Params) -> Thing {
+    let name = format!("{}/{}", params.backend, params.server);
+    Thing::ProxyServer(Box::new(ProxyServer { name, config: params.config.clone() }))
 }
 
 impl Module for HaproxyBackend {
@@ -137,7 +145,7 @@ impl Module for HaproxyBackend {
         if UnixStream::connect(&socket).is_err() {
             return Ok(Seen::Blocked(Thing::Path(params.socket.clone())));
         }
-        look(params, &socket).map(Seen::Now)
+        Ok(look(params, &socket)?.map_or_else(|| Seen::Blocked(wanted(params)), Seen::Now))
     }
 
     fn diff(params: &Params, found: &Admin) -> Vec<Change> {
@@ -167,7 +175,7 @@ impl Module for HaproxyBackend {
         if !answer.trim().is_empty() {
             return Err(Fault::refused(format!("HAProxy refused `{line}`: {}", answer.trim())));
         }
-        look(params, &socket)
+        look(params, &socket)?.ok_or_else(|| Fault::missing(wanted(params)))
     }
 
     fn output(_params: &Params, before: &Admin, after: Option<&Admin>, _changes: &[Change]) -> Output {

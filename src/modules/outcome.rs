@@ -36,6 +36,16 @@ pub enum Thing {
     Program(String),
     Unit(String),
     Port(u16),
+    ProxyServer(Box<ProxyServer>),
+}
+
+/// A server that HAProxy knows once it runs with a configuration file that names it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ProxyServer {
+    /// `backend/server`.
+    pub name: String,
+    /// The path of the configuration file.
+    pub config: String,
 }
 
 impl Thing {
@@ -52,11 +62,14 @@ impl Thing {
                 made == name || made.rsplit('/').next() == Some(name)
             }
             (Thing::User(made), Thing::Group(name)) => made == name,
+            (Thing::Path(made), Thing::ProxyServer(wanted)) => {
+                made == &wanted.config || is_below(made, &wanted.config)
+            }
             (
                 Thing::Package(_),
                 Thing::Path(_) | Thing::User(_) | Thing::Group(_) | Thing::Program(_) | Thing::Unit(_),
             )
-            | (Thing::Unit(_), Thing::Path(_) | Thing::Port(_)) => true,
+            | (Thing::Unit(_), Thing::Path(_) | Thing::Port(_) | Thing::ProxyServer(_)) => true,
             (made, wanted) => made == wanted,
         }
     }
@@ -72,6 +85,7 @@ impl std::fmt::Display for Thing {
             Thing::Program(name) => write!(f, "the program `{name}`"),
             Thing::Unit(name) => write!(f, "the unit `{name}`"),
             Thing::Port(port) => write!(f, "something that listens on port {port}"),
+            Thing::ProxyServer(server) => write!(f, "the server `{}` of {}", server.name, server.config),
         }
     }
 }
