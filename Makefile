@@ -54,9 +54,6 @@ test-lab: setup build ## systemd hosts, playbooks over SSH, failures of whole ho
 	KEDDAH=$(CURDIR)/target/keddah $(CARGO) test --locked --test lab -- --test-threads 1
 
 
-test-faults: setup build ## the lab tier with hosts that die, networks that part, switchovers under load
-	KEDDAH=$(CURDIR)/target/keddah $(CARGO) test --locked --test lab -- --faults
-
 # ── the main job ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 KEDDAH := target/keddah
@@ -80,4 +77,4 @@ demo-down: ## take the demo's hosts away
 bench: build ## the product's figures, beside the tools it is compared with
 	$(SUDO) env KEDDAH=$(CURDIR)/$(KEDDAH) bench/run.py $(FIGURES)
 
-.PHONY: bench test-faults help setup setup-build build check test test-unit test-sim test-local test-lab demo demo-down
+.PHONY: bench help setup setup-build build check test test-unit test-sim test-local test-lab demo demo-down

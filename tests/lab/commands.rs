@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::Outcome;
-use crate::world::World;
+use crate::patronictl;
+use crate::world::{World, until};
 use crate::writes::{WriteLoop, config, query};
 
 const HEALED_WITHIN: Duration = Duration::from_secs(240);
@@ -24,6 +25,30 @@ pub fn switchover_moves_the_leader_under_load(world: &World) -> Outcome {
     Ok(())
 }
 
+/// Patroni's own tool reads the agent's configuration file and the lab's etcd, and prints what ours prints.
+pub fn lists_are_those_of_patronictl(world: &World) -> Outcome {
+    world.healthy(HEALED_WITHIN)?;
+    let config = world.inventory.with_extension("agent.yml");
+    let text = world.on("db1", &["cat", "/etc/keddah/agent.yml"])?;
+    std::fs::write(&config, text).map_err(|error| error.to_string())?;
+    let inventory = world.inventory.display().to_string();
+    for words in [&["list"][..], &["list", "-f", "json"], &["list", "-e"], &["history", "-f", "yaml"]] {
+        let (command, flags) = words.split_first().ok_or("no command")?;
+        let mut seen = (String::new(), String::new());
+        // Positions move between two looks; when nothing moves, both say the same.
+        let same = until(Duration::from_secs(60), || {
+            let theirs =
+                std::process::Command::new(patronictl::program()).arg("-c").arg(&config).args(words).output();
+            let ours = world.succeed(&[&[command, "-i", inventory.as_str()], flags].concat());
+            let theirs = theirs.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+            seen = (ours.unwrap_or_else(|error| error), theirs.unwrap_or_else(|error| error.to_string()));
+            (seen.0.trim_end() == seen.1.trim_end()).then_some(())
+        });
+        same.ok_or_else(|| format!("`{}` differs; ours:\n{}\ntheirs:\n{}", words.join(" "), seen.0, seen.1))?;
+    }
+    Ok(())
+}
+
 pub fn rolling_restart_switches_over_once(world: &World) -> Outcome {
     let before = started(world)?;
     let timeline = timeline(world)?;
@@ -31,7 +56,7 @@ pub fn rolling_restart_switches_over_once(world: &World) -> Outcome {
     world.playbook(0, "apply", "playbooks/rolling-restart.yml", &[])?;
     let done = Instant::now();
     let leader = world.healthy(HEALED_WITHIN)?;
-    crate::world::until(Duration::from_secs(30), || (done.elapsed() > Duration::from_secs(1)).then_some(()));
+    until(Duration::from_secs(30), || (done.elapsed() > Duration::from_secs(1)).then_some(()));
     let written = writes.finish(world)?;
     let after = started(world)?;
     let same: Vec<&str> =

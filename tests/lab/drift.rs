@@ -1,4 +1,4 @@
-//! Six kinds of drift made by hand: each found, shown and repaired, without a failover.
+//! Seven kinds of drift made by hand: each found, shown and repaired, without a failover.
 
 use std::time::Duration;
 
@@ -15,6 +15,11 @@ const DRIFTS: &[(&str, &str, &str)] = &[
         "LEADER",
         "runuser -u postgres -- psql -qc \"alter system set work_mem = '5MB'\" -c 'select pg_reload_conf()'",
         "work_mem",
+    ),
+    (
+        "db3",
+        "echo 'host all all 203.0.113.0/24 trust' >> $(runuser -u postgres -- psql -Atc 'show hba_file')",
+        "203.0.113.0/24",
     ),
     (
         "etcd3",

@@ -59,6 +59,39 @@ pub fn the_primarys_host_dies(world: &World) -> Outcome {
     synchronous(world, false)
 }
 
+/// Agent and guard of the primary are killed at one stroke, under load: systemd ends what is left of the guard's unit,
+/// with nobody there to keep the deadline, and the cluster heals by itself.
+pub fn agent_and_guard_are_killed_together(world: &World) -> Outcome {
+    let leader = world.healthy(HEALED_WITHIN)?;
+    let writes = WriteLoop::start(world, "both_killed")?;
+    let servers = |leader: &str| world.on(leader, &["pgrep", "-x", "postgres"]);
+    let main_pid = |unit: &str| world.on(&leader, &["systemctl", "show", "-P", "MainPID", unit]);
+    let (agent, guard) = (main_pid("keddah-agent")?, main_pid("keddah-guard")?);
+    let before = servers(&leader)?;
+    if before.lines().count() < 5 {
+        return Err(format!("no server with a busy backend runs on {leader} before the fault: {before}"));
+    }
+    let killed = Instant::now();
+    world.on(&leader, &["kill", "-9", agent.trim(), guard.trim()])?;
+    let left = || {
+        let now = servers(&leader).unwrap_or_default();
+        before
+            .lines()
+            .filter(|pid| now.lines().any(|other| other == *pid))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    until(Duration::from_secs(20), || left().is_empty().then_some(())).ok_or_else(|| {
+        format!("processes of Postgres on {leader} outlive agent and guard by 20 s: {}", left().join(", "))
+    })?;
+    print!("[no process left after {:.2} s] ", killed.elapsed().as_secs_f32());
+    world.healthy(HEALED_WITHIN)?;
+    let proxy = config(world, "proxy1", 5000)?;
+    until(Duration::from_secs(30), || query(&proxy, "create table if not exists probe ()").ok())
+        .ok_or("no write succeeds through proxy1:5000 within 30 s of the cluster's recovery")?;
+    writes.finish(world).map(|_| ())
+}
+
 pub fn the_primary_is_cut_from_etcd(world: &World) -> Outcome {
     synchronous(world, true)?;
     let leader = world.healthy(HEALED_WITHIN)?;

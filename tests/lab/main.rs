@@ -14,6 +14,8 @@ mod commands;
 mod drift;
 mod failover;
 mod hosts;
+#[path = "../common/patronictl.rs"]
+mod patronictl;
 mod world;
 mod writes;
 
@@ -35,14 +37,12 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("site_builds_a_cluster", build::site_builds_a_cluster),
     ("second_apply_changes_nothing", build::second_apply_changes_nothing),
     ("drift_is_found_and_repaired", drift::drift_is_found_and_repaired),
-];
-
-/// Run after the others with `--faults` (`make test-faults`): minutes each, and they need a machine that is not busy.
-const FAULTS: &[(&str, Scenario)] = &[
+    ("lists_are_those_of_patronictl", commands::lists_are_those_of_patronictl),
     ("switchover_moves_the_leader_under_load", commands::switchover_moves_the_leader_under_load),
     ("rolling_restart_switches_over_once", commands::rolling_restart_switches_over_once),
     ("the_primarys_host_dies", failover::the_primarys_host_dies),
     ("the_primary_is_cut_from_etcd", failover::the_primary_is_cut_from_etcd),
+    ("agent_and_guard_are_killed_together", failover::agent_and_guard_are_killed_together),
 ];
 
 /// The scenario that makes what those after it need.
@@ -51,7 +51,7 @@ const CLUSTER: &str = "site_builds_a_cluster";
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--list") {
-        SCENARIOS.iter().chain(FAULTS).for_each(|(name, _)| println!("{name}: test"));
+        SCENARIOS.iter().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }
     let keep = arguments.iter().any(|argument| argument == "--keep");
@@ -71,9 +71,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let faults = if arguments.iter().any(|argument| argument == "--faults") { FAULTS } else { &[] };
-    let chosen: Vec<&(&str, Scenario)> = SCENARIOS.iter().chain(faults).collect();
-    let (passed, failed, skipped) = run(&world, &chosen, wanted.map(String::as_str));
+    let (passed, failed, skipped) = run(&world, wanted.map(String::as_str));
     if keep {
         println!(
             "the lab stays: keddah lab --name {} status; inventory {}",
@@ -89,11 +87,11 @@ fn main() -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run(world: &World, chosen: &[&(&str, Scenario)], wanted: Option<&str>) -> (usize, usize, usize) {
+fn run(world: &World, wanted: Option<&str>) -> (usize, usize, usize) {
     let (mut passed, mut failed) = (0, 0);
-    let built = chosen.iter().skip_while(|(name, _)| *name != CLUSTER);
+    let built = SCENARIOS.iter().skip_while(|(name, _)| *name != CLUSTER);
     let needs_cluster = built.skip(1).any(|(name, _)| wanted.is_some_and(|wanted| name.contains(wanted)));
-    for (name, scenario) in chosen {
+    for (name, scenario) in SCENARIOS {
         let needed = *name == CLUSTER && needs_cluster;
         if !needed && wanted.is_some_and(|wanted| !name.contains(wanted)) {
             continue;
@@ -122,5 +120,5 @@ fn run(world: &World, chosen: &[&(&str, Scenario)], wanted: Option<&str>) -> (us
             }
         }
     }
-    (passed, failed, chosen.len() - passed - failed)
+    (passed, failed, SCENARIOS.len() - passed - failed)
 }

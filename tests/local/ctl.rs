@@ -1,31 +1,13 @@
 //! Commands on a live cluster print what Patroni's own tool prints for it.
 
-use std::path::Path;
 use std::process::Command;
 
 use crate::agents::{Agents, SLOW, within};
-
-/// Made once for a machine: the package is fetched from its registry.
-const VENV: &str = "/var/tmp/keddah-patroni-venv";
-
-fn patronictl() -> String {
-    let program = format!("{VENV}/bin/patronictl");
-    if !Path::new(&program).exists() {
-        let made = Command::new("/usr/bin/python3").args(["-m", "venv", VENV]).status().unwrap();
-        assert!(made.success(), "python3-venv is installed by `make setup`");
-        let pip = format!("{VENV}/bin/pip");
-        let fetched = Command::new(pip)
-            .args(["install", "-q", "patroni[etcd3]==4.1.*", "psycopg[binary]"])
-            .status()
-            .unwrap();
-        assert!(fetched.success(), "Patroni could not be fetched from PyPI");
-    }
-    program
-}
+use crate::patronictl;
 
 #[test]
 fn lists_are_those_of_patronictl() {
-    let patronictl = patronictl();
+    let patronictl = patronictl::program();
     let agents = Agents::start("");
     // Patroni's tool reads the same file as the agent.
     let config = agents.config("a").display().to_string();

@@ -10,6 +10,8 @@ mod apply;
 mod bed;
 mod ctl;
 mod guard;
+#[path = "../common/patronictl.rs"]
+mod patronictl;
 mod postgres;
 mod ssh;
 mod sshd;

@@ -1,0 +1,23 @@
+//! The reference's own tool, from its package registry, for comparisons on a live cluster.
+
+use std::path::Path;
+use std::process::Command;
+
+/// Made once for a machine.
+const VENV: &str = "/var/tmp/keddah-patroni-venv";
+
+/// Returns the program, fetched if it is not there yet.
+pub fn program() -> String {
+    let program = format!("{VENV}/bin/patronictl");
+    if !Path::new(&program).exists() {
+        let made = Command::new("/usr/bin/python3").args(["-m", "venv", VENV]).status().unwrap();
+        assert!(made.success(), "python3-venv is installed by `make setup`");
+        let pip = format!("{VENV}/bin/pip");
+        let fetched = Command::new(pip)
+            .args(["install", "-q", "patroni[etcd3]==4.1.*", "psycopg[binary]"])
+            .status()
+            .unwrap();
+        assert!(fetched.success(), "Patroni could not be fetched from PyPI");
+    }
+    program
+}
