@@ -10,6 +10,7 @@ use crate::contract::dynamic::{effective_postgresql, parameter_text};
 use crate::postgres::Installation;
 use crate::postgres::conf::{ConfigPlace, Parameters};
 use crate::postgres::query::{Host, Target};
+use crate::sys::process;
 
 /// The parameter that says which standbys commits wait for.
 pub const SYNC_PARAMETER: &str = "synchronous_standby_names";
@@ -35,6 +36,12 @@ impl Instance {
         let names = section.get("bin_name").and_then(Value::as_object);
         if let Some(server) = names.and_then(|names| names.get("postgres")).and_then(Value::as_str) {
             server.clone_into(&mut installation.server);
+        }
+        // The guard may be started with another PATH, so it is given the folder.
+        if installation.bin_dir.as_os_str().is_empty()
+            && let Some(folder) = process::folder_of(&installation.server)
+        {
+            installation.bin_dir = folder;
         }
         let mut place = ConfigPlace::inside(&config.postgresql.data_dir);
         if let Some(folder) =

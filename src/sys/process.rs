@@ -384,7 +384,13 @@ pub fn is_installed(program: &str) -> bool {
     if program.contains('/') {
         return std::path::Path::new(program).is_file();
     }
-    std::env::split_paths(&search_path(std::env::var_os("PATH"))).any(|folder| folder.join(program).is_file())
+    folder_of(program).is_some()
+}
+
+/// Returns the folder in which [`Program::run`] would find a program that is given by its name alone.
+pub fn folder_of(program: &str) -> Option<PathBuf> {
+    std::env::split_paths(&search_path(std::env::var_os("PATH")))
+        .find(|folder| folder.join(program).is_file())
 }
 
 fn search_path(inherited: Option<OsString>) -> OsString {
