@@ -1,5 +1,6 @@
 //! Where this member's Postgres is, and what its configuration should say.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -204,16 +205,20 @@ pub fn sync_names_text(names: &SyncNames) -> Option<String> {
         SyncNames::Off => None,
         SyncNames::Nobody => Some(NOBODY.to_owned()),
         SyncNames::Foreign(text) => Some(text.clone()),
-        SyncNames::All(standbys) => {
-            let quoted: Vec<String> =
-                standbys.iter().map(|name| format!("\"{}\"", name.as_str().replace('"', "\"\""))).collect();
-            Some(match quoted.as_slice() {
-                [] => NOBODY.to_owned(),
-                [one] => one.clone(),
-                several => format!("{} ({})", several.len(), several.join(",")),
-            })
-        }
+        SyncNames::All(standbys) => Some(match quoted(standbys).as_slice() {
+            [] => NOBODY.to_owned(),
+            [one] => one.clone(),
+            several => format!("{} ({})", several.len(), several.join(",")),
+        }),
+        SyncNames::Any { count, names } => Some(match quoted(names).as_slice() {
+            [] => format!("ANY 1 ({NOBODY})"),
+            names => format!("ANY {count} ({})", names.join(",")),
+        }),
     }
+}
+
+fn quoted(names: &BTreeSet<MemberName>) -> Vec<String> {
+    names.iter().map(|name| format!("\"{}\"", name.as_str().replace('"', "\"\""))).collect()
 }
 
 /// Reads `synchronous_standby_names`; `own` is the user's value.
@@ -225,7 +230,7 @@ pub fn read_sync_names(text: &str, own: &str) -> SyncNames {
     if text == NOBODY {
         return SyncNames::Nobody;
     }
-    let names = |list: &str| -> Option<std::collections::BTreeSet<MemberName>> {
+    let names = |list: &str| -> Option<BTreeSet<MemberName>> {
         list.split(',')
             .map(|name| {
                 let name = name.trim();
@@ -236,14 +241,19 @@ pub fn read_sync_names(text: &str, own: &str) -> SyncNames {
             .collect()
     };
     if let Some((count, list)) = text.split_once('(') {
-        let count = count.trim().trim_start_matches("FIRST").trim();
+        let any = count.trim().strip_prefix("ANY");
+        let count = any.unwrap_or_else(|| count.trim().trim_start_matches("FIRST")).trim().parse::<usize>();
         let list = list.trim_end().strip_suffix(')').unwrap_or(list);
-        if let (Ok(count), Some(names)) = (count.parse::<usize>(), names(list))
-            && count == names.len()
-        {
-            return SyncNames::All(names);
-        }
-        return SyncNames::Foreign(text.to_owned());
+        return match (any, count, names(list)) {
+            (Some(_), Ok(1), Some(_)) if list.trim() == NOBODY => {
+                SyncNames::Any { count: 1, names: BTreeSet::new() }
+            }
+            (Some(_), Ok(count), Some(names)) if (1..=names.len()).contains(&count) => {
+                SyncNames::Any { count, names }
+            }
+            (None, Ok(count), Some(names)) if count == names.len() => SyncNames::All(names),
+            _ => SyncNames::Foreign(text.to_owned()),
+        };
     }
     match names(text) {
         Some(names) if names.len() == 1 => SyncNames::All(names),
@@ -261,7 +271,14 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        for set in [SyncNames::Nobody, names(&["postgres-1"]), names(&["b", "a\"x"])] {
+        let any = |count, list: &[&str]| SyncNames::Any { count, names: names(list).standbys() };
+        for set in [
+            SyncNames::Nobody,
+            names(&["postgres-1"]),
+            names(&["b", "a\"x"]),
+            any(1, &[]),
+            any(1, &["a", "b"]),
+        ] {
             let text = sync_names_text(&set).unwrap();
             assert_eq!(read_sync_names(&text, ""), set, "{text}");
         }
@@ -271,11 +288,13 @@ mod tests {
     fn names_are_written_as_patroni_does() {
         assert_eq!(sync_names_text(&names(&["postgres-1"])).unwrap(), "\"postgres-1\"");
         assert_eq!(sync_names_text(&names(&["b", "a"])).unwrap(), "2 (\"a\",\"b\")");
+        let any = SyncNames::Any { count: 1, names: names(&["b", "a"]).standbys() };
+        assert_eq!(sync_names_text(&any).unwrap(), "ANY 1 (\"a\",\"b\")");
     }
 
     #[test]
     fn what_nobody_of_us_wrote_is_foreign() {
-        for text in ["*", "ANY 1 (a,b)", "a,b", "FIRST 1 (a,b)"] {
+        for text in ["*", "ANY 3 (a,b)", "a,b", "FIRST 1 (a,b)"] {
             assert_eq!(read_sync_names(text, ""), SyncNames::Foreign(text.to_owned()), "{text}");
         }
         assert_eq!(read_sync_names("mine", "mine"), SyncNames::Off);

@@ -10,6 +10,7 @@ use crate::agent::state::State;
 use crate::agent::view::{Guard, Lease, Requests, View, Watchdog};
 use crate::agent::{Agent, seen, start};
 use crate::cluster::UnixMs;
+use crate::contract::config::AgentConfig;
 use crate::contract::dynamic::effective_postgresql;
 use crate::contract::tags;
 use crate::guard::protocol::{self, Gate as GateState, Request, Status};
@@ -107,6 +108,7 @@ impl Agent {
             Ok(config) => {
                 tracing::info!("the configuration is read again");
                 self.config = config;
+                warn_of_tags(&self.config);
                 self.apply_settings();
             }
             Err(error) => tracing::error!("the configuration cannot be read, the old one stays: {error}"),
@@ -208,6 +210,13 @@ impl Agent {
                 }
             }
         }
+    }
+}
+
+/// Says which tags contradict each other.
+pub(super) fn warn_of_tags(config: &AgentConfig) {
+    for sentence in tags::contradictions(&config.tags) {
+        tracing::warn!("{sentence}");
     }
 }
 

@@ -16,7 +16,7 @@ use crate::agent::decide::Memory;
 use crate::agent::instance::Instance;
 use crate::agent::lease::gate::Gate;
 use crate::agent::lease::keeper::Keeper;
-use crate::agent::look::{settings_of, times};
+use crate::agent::look::{settings_of, times, warn_of_tags};
 use crate::agent::observe::dcs::{self, DcsRead};
 use crate::agent::observe::postgres::{Observer, Probe};
 use crate::agent::recorder::Recorder;
@@ -145,6 +145,7 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
     let config = read_config(config_path)?;
     log::start(&config.log);
     clock::print_as_wall();
+    warn_of_tags(&config);
     let me: MemberName = config.name.parse().map_err(|_| StartError::Name(config.name.clone()))?;
     let wake = Arc::new(Notify::new());
     let signals = Arc::new(Signals::default());

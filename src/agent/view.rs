@@ -372,11 +372,20 @@ pub struct PrimaryFacts {
     /// Ancestors of its timeline, from the timeline file.
     pub history: History,
     pub sync_names: SyncNames,
+    pub commit_level: CommitLevel,
     /// Members that stream from here.
     pub standbys: BTreeMap<MemberName, Standby>,
     pub slots: BTreeMap<String, Slot>,
     /// The first checkpoint on this timeline is not written yet.
     pub checkpoint_pending: bool,
+}
+
+/// How far a standby must be before a commit counts as being there: `synchronous_commit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CommitLevel {
+    Write,
+    Flush,
+    Apply,
 }
 
 /// A server in recovery.

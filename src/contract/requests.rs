@@ -130,7 +130,7 @@ fn possible(
     if leader.is_some() && leader != current {
         return refuse(412, "leader name does not match");
     }
-    let synchronous = view.is_synchronous();
+    let synchronous = view.is_synchronous() && !view.is_quorum();
     let names = view.members.iter().map(|(name, _)| name.as_str());
     let members: Vec<&str> = match candidate {
         Some(candidate) => {

@@ -80,6 +80,11 @@ impl ClusterView {
         self.sync_role().is_some()
     }
 
+    /// Tells whether any member may take over that has enough votes of the synchronous set.
+    pub fn is_quorum(&self) -> bool {
+        self.sync_role() == Some("quorum_standby")
+    }
+
     /// Tells whether the agreed synchronous set names the member, or its leader.
     pub fn is_in_sync(&self, name: &str) -> bool {
         let name: Result<MemberName, _> = name.parse();

@@ -58,9 +58,6 @@ pub enum Complaint {
         "`{key}`: loop_wait + 2 × retry_timeout must not be above ttl; {used} is used in place of {found}"
     )]
     Lowered { key: &'static str, found: u64, used: u64 },
-    /// Quorum commit is asked for, and plain synchronous replication, which waits for more, is used.
-    #[error("`synchronous_mode`: quorum commit is not supported; every synchronous standby is waited for")]
-    QuorumAsOn,
 }
 
 impl Default for Settings {
@@ -183,14 +180,7 @@ mod tests {
             mode(json!({"synchronous_mode": "on", "synchronous_mode_strict": true})),
             SyncMode::Strict
         );
-    }
-
-    #[test]
-    fn quorum_is_read_as_on_and_said() {
-        let (settings, complaints) = Settings::from_dynamic(&json!({"synchronous_mode": "quorum"}));
-
-        assert_eq!(settings.synchronous_mode, SyncMode::On);
-        assert_eq!(complaints, [Complaint::QuorumAsOn]);
+        assert_eq!(mode(json!({"synchronous_mode": "quorum"})), SyncMode::Quorum);
     }
 
     #[test]

@@ -251,22 +251,22 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn sync_mode(&mut self) -> SyncMode {
         let row = find("synchronous_mode").expect("every name read is a row; a test reads them all");
-        let on = match self.find(row) {
-            None => false,
+        let strict = self.boolean("synchronous_mode_strict");
+        let (loose, tight) = match self.find(row) {
+            None => return SyncMode::Off,
             Some(Value::String(word)) if word.eq_ignore_ascii_case("quorum") => {
-                self.complaints.push(Complaint::QuorumAsOn);
-                true
+                (SyncMode::Quorum, SyncMode::QuorumStrict)
             }
-            Some(found) => boolean_of(found).unwrap_or_else(|| {
-                self.refuse(row, found, "off, on or quorum");
-                false
-            }),
+            Some(found) => match boolean_of(found) {
+                Some(true) => (SyncMode::On, SyncMode::Strict),
+                Some(false) => return SyncMode::Off,
+                None => {
+                    self.refuse(row, found, "off, on or quorum");
+                    return SyncMode::Off;
+                }
+            },
         };
-        match (on, self.boolean("synchronous_mode_strict")) {
-            (false, _) => SyncMode::Off,
-            (true, false) => SyncMode::On,
-            (true, true) => SyncMode::Strict,
-        }
+        if strict { tight } else { loose }
     }
 
     fn find(&self, row: &Setting) -> Option<&'a Value> {

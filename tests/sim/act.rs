@@ -673,6 +673,7 @@ impl World {
                     lsn: disk.end(),
                     history: disk.history(),
                     sync_names: disk.sync_names.clone(),
+                    commit_level: CommitLevel::Flush,
                     standbys,
                     slots,
                     checkpoint_pending: h

@@ -41,6 +41,7 @@ pub enum Fault {
 pub enum Change {
     Pause(bool),
     Sync(SyncMode),
+    SyncNodes(usize),
 }
 
 impl World {
@@ -121,6 +122,7 @@ impl World {
                 self.etcd.set_config(|settings| match change {
                     Change::Pause(on) => settings.pause = on,
                     Change::Sync(mode) => settings.synchronous_mode = mode,
+                    Change::SyncNodes(count) => settings.synchronous_node_count = count,
                 });
                 self.wake_all();
             }
@@ -191,13 +193,15 @@ impl World {
             23 => (Fault::Reinitialize { host }, None),
             24 => (Fault::BreakStarts { host, times: 3 }, None),
             25 => (Fault::DeleteLeaderKey, None),
-            _ => match self.rng.below(6) {
+            _ => match self.rng.below(8) {
                 0 | 1 => {
                     (Fault::Config(Change::Pause(true)), Some((time, Fault::Config(Change::Pause(false)))))
                 }
                 2 => (Fault::Config(Change::Sync(SyncMode::Off)), None),
                 3 => (Fault::Config(Change::Sync(SyncMode::On)), None),
                 4 => (Fault::Config(Change::Sync(SyncMode::Strict)), None),
+                5 => (Fault::Config(Change::Sync(SyncMode::Quorum)), None),
+                6 => (Fault::Config(Change::SyncNodes(1 + self.rng.below(2))), None),
                 _ => (Fault::Failover { leader: None, candidate: Some(other) }, None),
             },
         }

@@ -31,7 +31,14 @@ fn settings(rng: &mut Rng) -> Settings {
         ttl: Duration::from_secs(ttl),
         loop_wait: Duration::from_secs(loop_wait.min(ttl / 3).max(1)),
         retry_timeout: Duration::from_secs(3),
-        synchronous_mode: [SyncMode::Off, SyncMode::On, SyncMode::On, SyncMode::Strict][rng.below(4)],
+        synchronous_mode: [
+            SyncMode::Off,
+            SyncMode::On,
+            SyncMode::Strict,
+            SyncMode::Quorum,
+            SyncMode::Quorum,
+            SyncMode::QuorumStrict,
+        ][rng.below(6)],
         synchronous_node_count: 1 + rng.below(2),
         primary_start_timeout: Duration::from_secs([0, 10, 300][rng.below(3)]),
         use_pg_rewind: !rng.once_in(4),
@@ -55,6 +62,11 @@ pub fn storm(seed: u64) -> Run {
     let settings = settings(&mut rng);
     let mut world = World::new(seed, &["a", "b", "c"], settings.clone(), 0);
     world.supervised = true;
+    if rng.once_in(4) {
+        let preferred = rng.below(3);
+        world.hosts[preferred].tags.failover_priority = Some(2);
+        world.hosts[preferred].tags.sync_priority = Some(2);
+    }
     world.say("*", &format!("{settings:?}"));
     if !world.run_until(40_000, World::whole) {
         world.oracle.violate(40_000, "three fresh hosts did not become a cluster within 40 s".to_owned());
@@ -137,7 +149,6 @@ const NOT_REACHED: &[(&str, &str)] = &[
     ("InitializeFailed", "the simulated initdb never fails"),
     ("ForeignData", "no simulated data comes from another cluster; a unit test has it"),
     ("UnreadableData", "the simulated disk does not rot"),
-    ("PeerPreferred", "all simulated members have the same priority"),
     ("TooFarBehind", "a run writes less WAL than maximum_lag_on_failover; a unit test has it"),
     (
         "LeaseDoubtful",

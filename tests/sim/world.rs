@@ -358,6 +358,9 @@ impl World {
         if before.leader != self.etcd.leader {
             self.leader_changed(&before);
         }
+        if before.sync != self.etcd.sync {
+            self.tell_sync();
+        }
         if let Some((Initialize::Done(id), _)) = self.etcd.initialize {
             let first = *self.oracle.identifier.get_or_insert(id);
             if first != id {
@@ -374,6 +377,18 @@ impl World {
             let after = self.rng.between(1, 8);
             self.at(after, Event::Answer { host, process, call, reply });
         }
+    }
+
+    fn tell_sync(&mut self) {
+        let told = match &self.etcd.sync {
+            None => "the synchronous set is gone".to_owned(),
+            Some((set, _)) => {
+                let leader = set.leader.as_ref().map_or("nobody", MemberName::as_str);
+                let standbys: Vec<&str> = set.standbys.iter().map(MemberName::as_str).collect();
+                format!("synchronous: {leader} with [{}], quorum {}", standbys.join(","), set.quorum)
+            }
+        };
+        self.say("-", &told);
     }
 
     /// I2 and I4 at the moment that somebody gets the lock.
@@ -655,12 +670,17 @@ impl World {
         if !self.hosts[host].postgres.writable() || !self.hosts[host].live() {
             return;
         }
-        let flushed = match &disk.sync_names {
-            SyncNames::Off | SyncNames::Foreign(_) => usize::MAX,
-            SyncNames::Nobody => 0,
-            SyncNames::All(names) => {
-                names.iter().map(|name| self.flushed_by(host, name)).min().unwrap_or(usize::MAX)
-            }
+        let count = match &disk.sync_names {
+            SyncNames::Any { count, .. } => *count,
+            SyncNames::Off | SyncNames::Nobody | SyncNames::Foreign(_) | SyncNames::All(_) => usize::MAX,
+        };
+        let mut ends: Vec<usize> =
+            disk.sync_names.standbys().iter().map(|name| self.flushed_by(host, name)).collect();
+        ends.sort_unstable_by(|one, other| other.cmp(one));
+        let flushed = match ends.as_slice() {
+            [] if disk.sync_names.is_nobody() => 0,
+            [] => usize::MAX,
+            ends => ends[count.min(ends.len()) - 1],
         };
         let name = self.hosts[host].name.clone();
         let named = self.etcd.sync.as_ref().is_some_and(|(set, _)| set.leader.as_ref() == Some(&name));

@@ -298,6 +298,11 @@ async fn follow(upstream: &Upstream, site: &mut Site<'_>) -> Result<(), ServerEr
 }
 
 async fn set_sync_names(names: &SyncNames, site: &mut Site<'_>) -> Result<(), ServerError> {
+    if names.is_nobody() {
+        tracing::warn!(
+            "No active replication connections from Patroni members and synchronous_mode_strict is requested"
+        );
+    }
     let kept = Kept { sync_names: sync_names_text(names), ..configuration::kept(site.instance) };
     configuration::write(site.instance, &kept)?;
     let session = session(site)?;

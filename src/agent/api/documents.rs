@@ -30,7 +30,8 @@ pub fn health(shown: &Shown, moment: Moment) -> Health {
         primary: moment.is_primary,
         noloadbalance: shown.tags_read().noloadbalance,
         dcs_known: shown.dcs_is_known(),
-        sync_standby: is_sync_standby(shown),
+        sync_standby: is_sync_standby(shown) && !is_quorum(shown),
+        quorum_standby: is_sync_standby(shown) && is_quorum(shown),
         paused: shown.view.settings.pause,
         replication_state: replication_state(shown).map_or_else(String::new, |state| state.word().to_owned()),
         replay_lag: optime.bytes_ahead_of(replayed),
@@ -46,6 +47,10 @@ fn is_sync_standby(shown: &Shown) -> bool {
     let replica = matches!(shown.running(), Some(Running::Replica(_)));
     let me: &MemberName = &shown.view.me;
     mode != SyncMode::Off && replica && shown.read.shown.sync.as_ref().is_some_and(|sync| sync.holds(me))
+}
+
+fn is_quorum(shown: &Shown) -> bool {
+    shown.view.settings.synchronous_mode.is_quorum()
 }
 
 fn replication_state(shown: &Shown) -> Option<ReplicationState> {
@@ -95,7 +100,7 @@ pub fn patroni(shown: &Shown) -> Map<String, Value> {
         None => set("role", shown.role.word().into()),
     }
     if is_sync_standby(shown) {
-        set("sync_standby", true.into());
+        set(if is_quorum(shown) { "quorum_standby" } else { "sync_standby" }, true.into());
     }
     if let Some(timeline) = timeline(shown) {
         set("timeline", timeline.0.into());
@@ -201,13 +206,13 @@ pub fn metrics(scope: &str, shown: &Shown, moment: Moment) -> String {
             "patroni_sync_standby",
             "Value is 1 if this node is a sync standby, 0 otherwise.",
             "gauge",
-            flag(is_sync_standby(shown)).to_string(),
+            flag(is_sync_standby(shown) && !is_quorum(shown)).to_string(),
         ),
         (
             "patroni_quorum_standby",
             "Value is 1 if this node is a quorum standby, 0 otherwise.",
             "gauge",
-            "0".to_owned(),
+            flag(is_sync_standby(shown) && is_quorum(shown)).to_string(),
         ),
         (
             "patroni_xlog_received_location",

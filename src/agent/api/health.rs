@@ -18,8 +18,10 @@ pub struct Health {
     pub noloadbalance: bool,
     /// Etcd answered in the last look.
     pub dcs_known: bool,
-    /// A synchronous standby.
+    /// A synchronous standby that every commit waits for.
     pub sync_standby: bool,
+    /// One of the synchronous standbys that enough of are waited for.
+    pub quorum_standby: bool,
     pub paused: bool,
     /// As in `replication_state`; empty where there is none.
     pub replication_state: String,
@@ -72,9 +74,10 @@ pub fn status(path: &str, query: &BTreeMap<String, String>, health: &Health) -> 
     } else if health.dcs_known {
         let good = match path {
             "/sync" | "/synchronous" => replica && health.sync_standby,
-            "/async" | "/asynchronous" => replica && !health.sync_standby,
+            "/quorum" => replica && health.quorum_standby,
+            "/async" | "/asynchronous" => replica && !health.sync_standby && !health.quorum_standby,
             "/read-only-sync" | "/read-only-synchronous" => primary || (replica && health.sync_standby),
-            "/read-only-quorum" => primary,
+            "/read-only-quorum" => primary || (replica && health.quorum_standby),
             _ => false,
         };
         (good, true)
@@ -207,6 +210,18 @@ mod tests {
         assert_eq!(ask("/sync", &sync), 200);
         assert_eq!(ask("/async", &sync), 503);
         assert_eq!(ask("/read-only-sync", &sync), 200);
+    }
+
+    #[test]
+    fn a_quorum_standby_is_no_synchronous_one() {
+        let quorum = Health { quorum_standby: true, ..replica() };
+
+        assert_eq!(ask("/quorum", &quorum), 200);
+        assert_eq!(ask("/read-only-quorum", &quorum), 200);
+        for path in ["/sync", "/async"] {
+            assert_eq!(ask(path, &quorum), 503, "{path}");
+        }
+        assert_eq!(ask("/quorum", &replica()), 503);
     }
 
     #[test]

@@ -118,12 +118,8 @@ fn leftover(s: &Situation<'_>) -> bool {
 }
 
 fn first_sync(s: &Situation<'_>) -> Option<SyncState> {
-    match s.view.settings.synchronous_mode {
-        SyncMode::Off => None,
-        SyncMode::On | SyncMode::Strict => {
-            Some(SyncState { leader: Some(s.view.me.clone()), ..SyncState::default() })
-        }
-    }
+    (s.view.settings.synchronous_mode != SyncMode::Off)
+        .then(|| SyncState { leader: Some(s.view.me.clone()), ..SyncState::default() })
 }
 
 /// Makes the roles of a new cluster on its running primary.

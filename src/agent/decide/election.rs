@@ -86,6 +86,12 @@ pub(super) fn stand(s: &Situation<'_>, facts: &ReplicaFacts, draft: &mut Draft<'
         draft.act(Action::AskPeers { also: also_ask(snapshot) });
         return (reason, Wake::At(s.now() + ASK_AGAIN, Why::Turn));
     }
+    let named = request.and_then(|request| request.candidate.as_ref()) == Some(&s.view.me);
+    let set = snapshot.sync.as_ref().map(|keyed| &keyed.value).filter(|_| !(named && is_failover(request)));
+    if let Some(reason) = set.and_then(|set| votes_missing(s, set, facts, &answers)) {
+        draft.act(Action::AskPeers { also: also_ask(snapshot) });
+        return (reason, Wake::At(s.now() + ASK_AGAIN, Why::Turn));
+    }
     if let Some((peer, until)) = turn(s, facts, &answers, since) {
         return (Reason::LettingPeerGoFirst { peer }, Wake::At(until, Why::Turn));
     }
@@ -175,8 +181,7 @@ fn not_eligible(
     draft: &Draft<'_>,
 ) -> Option<Choice> {
     let named = request.and_then(|request| request.candidate.as_ref()) == Some(&s.view.me);
-    // A person who names a candidate without a leader accepts what it lacks.
-    let forced = named && request.is_some_and(|request| request.leader.is_none());
+    let forced = named && is_failover(request);
     match snapshot.initialize.as_ref().map(|keyed| &keyed.value) {
         Some(Initialize::Done(_)) => {}
         Some(Initialize::UnderWay { .. }) => return Some((Reason::AnotherInitializes, Wake::Loop)),
@@ -196,8 +201,7 @@ fn not_eligible(
     if forced {
         return None;
     }
-    let set = snapshot.sync.as_ref().map(|keyed| &keyed.value).filter(|set| set.leader.is_some());
-    if set.is_some_and(|set| !set.holds(&s.view.me)) {
+    if members_only(s, snapshot).is_some_and(|set| !set.holds(&s.view.me)) {
         return Some((Reason::NotInSyncSet, Wake::Loop));
     }
     let optime = snapshot.status.as_ref().and_then(|keyed| keyed.value.optime).unwrap_or_default();
@@ -235,7 +239,7 @@ fn somebody_fitter(
             return Some(Reason::WaitingForNamedCandidate { candidate: candidate.clone() });
         }
     }
-    let set = snapshot.sync.as_ref().map(|keyed| &keyed.value).filter(|set| set.leader.is_some());
+    let set = members_only(s, snapshot);
     let mine = (Some(facts.timeline), facts.lsn());
     answers.find_map(|(name, peer)| {
         let may = can_lead(peer) && set.is_none_or(|set| set.holds(name));
@@ -250,9 +254,55 @@ fn somebody_fitter(
         if theirs > mine {
             return Some(Reason::PeerAhead { peer: (*name).clone() });
         }
-        let preferred = peer.tags.failover_priority() > s.view.tags.failover_priority();
-        (theirs == mine && preferred).then(|| Reason::PeerPreferred { peer: (*name).clone() })
+        let (theirs_priority, mine_priority) =
+            (peer.tags.failover_priority(), s.view.tags.failover_priority());
+        (theirs == mine && theirs_priority > mine_priority).then(|| Reason::PeerPreferred {
+            peer: (*name).clone(),
+            theirs: theirs_priority,
+            mine: mine_priority,
+        })
     })
+}
+
+/// Tells whether a person asks for a failover: who names a candidate without a leader accepts what it lacks.
+fn is_failover(request: Option<&FailoverRequest>) -> bool {
+    request.is_some_and(|request| request.leader.is_none())
+}
+
+/// Returns the synchronous set if only its members may take the lock, since they have every acknowledged commit.
+fn members_only<'a>(s: &Situation<'_>, snapshot: &'a Snapshot) -> Option<&'a SyncState> {
+    let set = snapshot.sync.as_ref().map(|keyed| &keyed.value).filter(|set| set.leader.is_some())?;
+    (!by_votes(s, set)).then_some(set)
+}
+
+/// Tells whether a taker must prove by votes that it lacks nothing: so it is with a quorum, whatever the mode has become.
+fn by_votes(s: &Situation<'_>, set: &SyncState) -> bool {
+    s.view.settings.synchronous_mode.is_quorum() || set.quorum > 0
+}
+
+/// Says how many votes are missing for this member to lack nothing that was acknowledged. A standby of the set votes for
+/// it by answering that it is not ahead, itself included; who has led until then needs none.
+fn votes_missing(
+    s: &Situation<'_>,
+    set: &SyncState,
+    facts: &ReplicaFacts,
+    answers: &[(&MemberName, &PeerFacts)],
+) -> Option<Reason> {
+    if !by_votes(s, set) || set.leader.as_ref().is_none_or(|leader| *leader == s.view.me) {
+        return None;
+    }
+    let own = s.view.postgres.control().map(|control| control.system_id);
+    let not_ahead = |peer: &PeerFacts| {
+        !peer.primary
+            && peer.timeline.is_some()
+            && (peer.timeline, peer.lsn) <= (Some(facts.timeline), facts.lsn())
+            && (peer.system_id.is_none() || peer.system_id == own)
+    };
+    let mine = u32::from(set.has_standby(&s.view.me));
+    let theirs = answers.iter().filter(|(name, peer)| set.has_standby(name) && not_ahead(peer)).count();
+    let votes = mine.saturating_add(u32::try_from(theirs).unwrap_or(u32::MAX));
+    let needed = set.quorum.saturating_add(1);
+    (votes < needed).then_some(Reason::VotesMissing { votes, needed })
 }
 
 fn newer_timeline(peer: &PeerFacts, mine: Timeline) -> bool {

@@ -91,6 +91,7 @@ pub(super) fn healthy(me: &str) -> Fixture {
             lsn: END,
             history: History::default(),
             sync_names: SyncNames::Off,
+            commit_level: CommitLevel::Flush,
             standbys: [(name("b"), standby()), (name("c"), standby())].into(),
             slots: [("b".to_owned(), slot()), ("c".to_owned(), slot())].into(),
             checkpoint_pending: false,

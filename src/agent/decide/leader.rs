@@ -6,7 +6,7 @@ use crate::agent::view::{
     Configuration, Control, Fence, Guard, Initialize, PrimaryFacts, ReplicaFacts, Revision, Started, Status,
     StopMode, Tick, Upstream, Watchdog,
 };
-use crate::cluster::{History, Lsn, Role, State, SyncMode, SyncNames, SyncState};
+use crate::cluster::{History, Lsn, Role, State, SyncMode, SyncState};
 
 use super::draft::{Choice, Draft, Wake, successors};
 use super::memory::GivingUp;
@@ -163,8 +163,9 @@ pub(super) fn promote(
         draft.act(Action::WriteSync { fence, seen, sync: set });
         return (Reason::PreparingSyncForPromotion, Wake::After);
     }
-    if s.view.settings.synchronous_mode == SyncMode::Strict && facts.sync_names == SyncNames::Off {
-        draft.act(Action::SetSyncNames { names: SyncNames::Nobody });
+    let mode = s.view.settings.synchronous_mode;
+    if mode.is_strict() {
+        draft.act(Action::SetSyncNames { names: mode.names_of_nobody() });
     }
     keep_gate(s, fence, draft);
     draft.act(Action::Promote { fence });
@@ -182,7 +183,9 @@ fn set_before_promotion(s: &Situation<'_>) -> Option<SyncState> {
     let needed = match (s.view.settings.synchronous_mode, present) {
         (SyncMode::Off, None) => false,
         (SyncMode::Off, Some(set)) => set.leader.is_some() && *set != mine,
-        (SyncMode::On | SyncMode::Strict, present) => present != Some(&mine),
+        (SyncMode::On | SyncMode::Strict | SyncMode::Quorum | SyncMode::QuorumStrict, present) => {
+            present != Some(&mine)
+        }
     };
     needed.then_some(mine)
 }

@@ -11,6 +11,7 @@ pub mod action;
 pub mod memory;
 pub mod reason;
 
+mod agreement;
 mod bootstrap;
 mod draft;
 mod election;

@@ -150,19 +150,21 @@ reasons! {
     /// Another member with the same position has precedence for a moment.
     LettingPeerGoFirst { peer: MemberName } => "{peer} is as far as I am and goes first";
     /// Another reachable member is further.
-    PeerAhead { peer: MemberName } => "{peer} is ahead of me";
+    PeerAhead { peer: MemberName } => "Wal position of {peer} is ahead of my wal position";
     /// Another reachable member is as far and has a higher priority.
-    PeerPreferred { peer: MemberName } => "{peer} is as far as I am and has a higher priority";
+    PeerPreferred { peer: MemberName, theirs: i64, mine: i64 } => "{peer} has equally tolerable WAL position and priority {theirs}, while this node has priority {mine}";
     /// A reachable member still runs as primary.
     PeerIsPrimary { peer: MemberName } => "{peer} still runs as primary; nobody takes the lock meanwhile";
     /// The tags keep this member from leading.
-    NotAllowedByTags => "my tags do not let me lead";
+    NotAllowedByTags => "following a different leader because I am not allowed to promote";
     /// This member lacks more WAL than `maximum_lag_on_failover` allows.
     TooFarBehind { bytes: u64 } => "I lack {bytes} bytes of WAL, more than maximum_lag_on_failover allows";
     /// This member's timeline has been left by the cluster.
     OldTimeline { mine: Timeline, known: Timeline } => "my timeline {mine} is older than the cluster's {known}";
     /// This member is not in the synchronous set, so it may lack acknowledged commits.
     NotInSyncSet => "I am not in the synchronous set and may lack acknowledged commits";
+    /// In quorum mode too few of the synchronous standbys have answered that this member is as far as they are.
+    VotesMissing { votes: u32, needed: u32 } => "I have {votes} of the {needed} votes that prove me to have every acknowledged commit";
     /// A named candidate has precedence.
     WaitingForNamedCandidate { candidate: MemberName } => "the failover asks for {candidate}";
     /// This member has no lease to take the lock with.

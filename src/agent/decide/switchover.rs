@@ -121,10 +121,12 @@ fn candidate(
         if facts.lsn.bytes_ahead_of(standby.flushed) > s.view.settings.maximum_lag_on_failover {
             return Err(Refusal::CandidateBehind);
         }
-        if s.view.settings.synchronous_mode != SyncMode::Off
-            && !manual
-            && set.is_none_or(|set| !set.holds(name))
-        {
+        // Where any standbys will do, the hand-over waits until the candidate has everything.
+        let members_only = match s.view.settings.synchronous_mode {
+            SyncMode::Off | SyncMode::Quorum | SyncMode::QuorumStrict => false,
+            SyncMode::On | SyncMode::Strict => true,
+        };
+        if members_only && !manual && set.is_none_or(|set| !set.holds(name)) {
             return Err(Refusal::CandidateNotSync);
         }
         Ok(standby.flushed)

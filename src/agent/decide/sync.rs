@@ -1,16 +1,15 @@
-//! Synchronous replication: one step at a time, in the order that never names a standby which lacks a commit.
+//! Synchronous replication: one step at a time, in the order that never lets a member lead which lacks a commit.
 //!
-//! Invariant: every member that etcd's `sync` names holds every commit acknowledged while it was named. So a standby is
-//! taken out of `sync` before commits stop waiting for it, and comes in only after they have begun to, and it has
-//! flushed everything from before.
+//! Start at [`step`]. Which steps are safe is the arithmetic of `agreement`; who should be synchronous is [`wanted`].
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::agent::view::{Fence, Member, PrimaryFacts, Revision, Standby};
-use crate::cluster::{MemberName, State, SyncMode, SyncNames, SyncState};
+use crate::agent::view::{CommitLevel, Fence, Member, PrimaryFacts, Revision, Standby};
+use crate::cluster::{Lsn, MemberName, State, SyncMode, SyncNames, SyncState};
 
 use super::Action;
+use super::agreement::{Agreed, Goal, Standing, Step};
 use super::draft::{Draft, Wake};
 use super::memory::SyncChange;
 use super::situation::Situation;
@@ -25,7 +24,8 @@ pub(super) fn step(s: &Situation<'_>, fence: Fence, facts: &PrimaryFacts, draft:
     let Some(snapshot) = s.snapshot() else { return Wake::Loop };
     let seen = snapshot.sync.as_ref().map_or(Revision(0), |keyed| keyed.mod_revision);
     let present = snapshot.sync.as_ref().map(|keyed| keyed.value.clone()).unwrap_or_default();
-    if s.view.settings.synchronous_mode == SyncMode::Off {
+    let mode = s.view.settings.synchronous_mode;
+    if mode == SyncMode::Off {
         return switch_off(fence, seen, &present, facts, draft);
     }
     let me = &s.view.me;
@@ -34,32 +34,26 @@ pub(super) fn step(s: &Situation<'_>, fence: Fence, facts: &PrimaryFacts, draft:
         draft.act(Action::WriteSync { fence, seen, sync });
         return Wake::After;
     }
-    let wanted = wanted(s, facts, &present.standbys);
-    let kept: BTreeSet<MemberName> = present.standbys.intersection(&wanted).cloned().collect();
-    if kept != present.standbys {
-        let sync = SyncState { leader: Some(me.clone()), standbys: kept, quorum: 0 };
-        draft.act(Action::WriteSync { fence, seen, sync });
-        return Wake::After;
+    let complete = complete(s, facts, draft);
+    let quorum = usize::try_from(present.quorum).unwrap_or(usize::MAX);
+    let goal = goal(mode, s, facts, &present.standbys);
+    let standing =
+        Standing { agreed: Agreed { voters: present.standbys, quorum }, names: &facts.sync_names, complete };
+    match standing.step(&goal) {
+        Step::Agree(Agreed { voters, quorum }) => {
+            let quorum = u32::try_from(quorum).unwrap_or(u32::MAX);
+            let sync = SyncState { leader: Some(me.clone()), standbys: voters, quorum };
+            draft.act(Action::WriteSync { fence, seen, sync });
+            Wake::After
+        }
+        Step::Wait => {
+            draft.memory.sync_change = None;
+            draft.act(Action::SetSyncNames { names: goal.names });
+            Wake::After
+        }
+        Step::Settle => Wake::Progress,
+        Step::Rest => Wake::Loop,
     }
-    let names = names(s.view.settings.synchronous_mode, &wanted);
-    if facts.sync_names != names {
-        draft.memory.sync_change = None;
-        draft.act(Action::SetSyncNames { names });
-        return Wake::After;
-    }
-    let passed = passed(s, facts, draft);
-    let mut standbys = kept;
-    standbys.extend(wanted.into_iter().filter(|name| facts.standbys.get(name).is_some_and(&passed)));
-    if standbys == present.standbys {
-        let coming = names.standbys() != standbys;
-        return if coming { Wake::Progress } else { Wake::Loop };
-    }
-    draft.act(Action::WriteSync {
-        fence,
-        seen,
-        sync: SyncState { leader: Some(me.clone()), standbys, quorum: 0 },
-    });
-    Wake::After
 }
 
 fn switch_off(
@@ -76,27 +70,41 @@ fn switch_off(
     }
     match facts.sync_names {
         SyncNames::Off => Wake::Loop,
-        SyncNames::All(_) | SyncNames::Nobody | SyncNames::Foreign(_) => {
+        SyncNames::All(_) | SyncNames::Any { .. } | SyncNames::Nobody | SyncNames::Foreign(_) => {
             draft.act(Action::SetSyncNames { names: SyncNames::Off });
             Wake::After
         }
     }
 }
 
-fn names(mode: SyncMode, wanted: &BTreeSet<MemberName>) -> SyncNames {
-    match (wanted.is_empty(), mode) {
-        (true, SyncMode::Strict) => SyncNames::Nobody,
-        (true, SyncMode::On | SyncMode::Off) => SyncNames::Off,
-        (false, SyncMode::Strict | SyncMode::On | SyncMode::Off) => SyncNames::All(wanted.clone()),
+/// Returns where synchronous replication should come to.
+fn goal(mode: SyncMode, s: &Situation<'_>, facts: &PrimaryFacts, present: &BTreeSet<MemberName>) -> Goal {
+    let wanted = wanted(s, facts, present);
+    let any = mode.is_quorum();
+    let most = s.view.settings.synchronous_node_count;
+    let mut standbys: BTreeSet<MemberName> =
+        wanted.into_iter().take(if any { usize::MAX } else { most }).collect();
+    // Strict mode commits nothing while they are away, so those that were synchronous still have everything.
+    if standbys.is_empty() && mode.is_strict() {
+        standbys = present.iter().filter(|name| !is_known_unfit(s, name)).cloned().collect();
     }
+    let count = most.min(standbys.len());
+    let names = match (standbys.is_empty(), any) {
+        (true, _) => mode.names_of_nobody(),
+        (false, true) => SyncNames::Any { count, names: standbys.clone() },
+        (false, false) => SyncNames::All(standbys.clone()),
+    };
+    Goal { count: if any { count } else { standbys.len() }, standbys, any, names }
 }
 
-/// Returns a test whether a standby has everything that was acknowledged before commits began to wait for it.
-fn passed(
-    s: &Situation<'_>,
-    facts: &PrimaryFacts,
-    draft: &mut Draft<'_>,
-) -> impl Fn(&Standby) -> bool + use<> {
+fn is_known_unfit(s: &Situation<'_>, name: &MemberName) -> bool {
+    let member = s.snapshot().and_then(|snapshot| snapshot.members.get(name));
+    member.is_some_and(|member| member.facts.tags.sync_priority() == 0)
+}
+
+/// Returns the standbys that have everything which was acknowledged before commits began to wait for the present names;
+/// None while the server may still be taking them over.
+fn complete(s: &Situation<'_>, facts: &PrimaryFacts, draft: &mut Draft<'_>) -> Option<BTreeSet<MemberName>> {
     let names = facts.sync_names.clone();
     let known = draft.memory.sync_change.take().filter(|change| change.names == names);
     let mut change = known.unwrap_or(SyncChange { names, seen: s.now(), lsn: None });
@@ -105,21 +113,25 @@ fn passed(
     }
     let from = change.lsn;
     draft.memory.sync_change = Some(change);
-    move |standby: &Standby| standby.sync && from.is_some_and(|lsn| standby.flushed >= lsn)
+    let passed = |standby: &Standby| from.is_some_and(|lsn| standby.sync && standby.flushed >= lsn);
+    let passed = facts.standbys.iter().filter(|(_, standby)| passed(standby));
+    from.map(|_| passed.map(|(name, _)| name.clone()).collect())
 }
 
-/// Returns the members that should be synchronous: running, streaming, allowed by their tags, near enough; the wanted
-/// number, those in the set already before others of the same priority.
-fn wanted(s: &Situation<'_>, facts: &PrimaryFacts, present: &BTreeSet<MemberName>) -> BTreeSet<MemberName> {
-    let Some(snapshot) = s.snapshot() else { return BTreeSet::new() };
+/// Returns the members that should be synchronous: running, streaming, allowed by their tags, near enough; those with
+/// precedence first, and those in the set already before others of the same priority.
+fn wanted(s: &Situation<'_>, facts: &PrimaryFacts, present: &BTreeSet<MemberName>) -> Vec<MemberName> {
+    let Some(snapshot) = s.snapshot() else { return Vec::new() };
     let candidate = |(name, member): (&MemberName, &Member)| {
         let standby = facts.standbys.get(name)?;
-        let behind = facts.lsn.bytes_ahead_of(standby.flushed);
+        let position = position(facts.commit_level, standby);
+        let behind = facts.lsn.bytes_ahead_of(position);
         let near = s.view.settings.maximum_lag_on_syncnode.is_none_or(|most| behind <= most);
         let fit = *name != s.view.me
             && member.facts.state == State::Running
             && member.facts.tags.sync_priority() > 0
             && standby.streaming
+            && !streams_from_another(facts, member)
             && near;
         fit.then(|| {
             let tags = &member.facts.tags;
@@ -128,12 +140,27 @@ fn wanted(s: &Situation<'_>, facts: &PrimaryFacts, present: &BTreeSet<MemberName
                 tags.sync_priority(),
                 present.contains(name),
                 standby.sync,
-                standby.flushed,
+                position,
             );
             (rank, name.clone())
         })
     };
     let mut candidates: Vec<_> = snapshot.members.iter().filter_map(candidate).collect();
     candidates.sort_by(|one, other| other.0.cmp(&one.0).then_with(|| one.1.cmp(&other.1)));
-    candidates.into_iter().take(s.view.settings.synchronous_node_count).map(|(_, name)| name).collect()
+    candidates.into_iter().map(|(_, name)| name).collect()
+}
+
+/// Returns how far a standby is in the sense of what commits wait for.
+fn position(level: CommitLevel, standby: &Standby) -> Lsn {
+    match level {
+        CommitLevel::Write => standby.written,
+        CommitLevel::Flush => standby.flushed,
+        CommitLevel::Apply => standby.replayed,
+    }
+}
+
+/// Tells whether a member belongs behind another one that streams from here: it will leave for there.
+fn streams_from_another(facts: &PrimaryFacts, member: &Member) -> bool {
+    let upstream = member.facts.tags.replicatefrom.as_ref();
+    upstream.and_then(|name| facts.standbys.get(name)).is_some_and(|standby| standby.streaming)
 }

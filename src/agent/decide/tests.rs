@@ -289,6 +289,42 @@ fn a_strict_primary_never_starts_without_waiting_for_anybody() {
     assert_eq!(deeds(&decision(world)), [Deed::SetSyncNames, Deed::Arm, Deed::Promote]);
 }
 
+fn quorum_race(standbys: &[&str], quorum: u32) -> Fixture {
+    healthy("b").leader_gone().sync("a", standbys).with(|f| {
+        f.view.settings.synchronous_mode = SyncMode::Quorum;
+        f.snapshot.sync.as_mut().unwrap().value.quorum = quorum;
+    })
+}
+
+#[test]
+fn in_quorum_mode_a_taker_needs_one_vote_more_than_may_lack_a_commit() {
+    let silent = |world: Fixture| world.with(|f| drop(f.view.peers.answers.remove(&name("c"))));
+    let ahead = |world: Fixture| {
+        world.peer("c", |p| {
+            p.lsn = Lsn(END.0 + 8);
+            p.tags.nofailover = true;
+        })
+    };
+    let takes = |world| matches!(decision(world).reason, Reason::TakingLock { .. });
+
+    assert!(takes(quorum_race(&["b", "c"], 1)), "its own and that of c");
+    assert!(takes(silent(quorum_race(&["b", "c"], 0))), "its own");
+    assert!(takes(quorum_race(&["c"], 0)), "that of c");
+    assert_eq!(
+        decision(silent(quorum_race(&["b", "c"], 1))).reason,
+        Reason::VotesMissing { votes: 1, needed: 2 }
+    );
+    assert_eq!(decision(ahead(quorum_race(&["c"], 0))).reason, Reason::VotesMissing { votes: 0, needed: 1 });
+}
+
+#[test]
+fn a_preferred_peer_that_is_as_far_goes_first() {
+    let world = healthy("b").leader_gone().peer("c", |p| p.tags.failover_priority = Some(2));
+
+    let reason = Reason::PeerPreferred { peer: name("c"), theirs: 2, mine: 1 };
+    assert_eq!(decision(world).reason, reason);
+}
+
 #[test]
 fn a_lost_standby_leaves_the_set_before_commits_stop_waiting_for_it() {
     let mut world = healthy("a").sync("a", &["b"]);

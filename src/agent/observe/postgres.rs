@@ -12,8 +12,8 @@ use crate::agent::observe::configuration;
 use crate::agent::observe::dcs::DcsRead;
 use crate::agent::shown::{PostgresExtras, Shown};
 use crate::agent::view::{
-    Configuration, Control, ControlState, Data, Postgres, PrimaryFacts, Process, ReplicaFacts, Running, Slot,
-    Standby, Started, StopMode, Tick, Upstream,
+    CommitLevel, Configuration, Control, ControlState, Data, Postgres, PrimaryFacts, Process, ReplicaFacts,
+    Running, Slot, Standby, Started, StopMode, Tick, Upstream,
 };
 use crate::cluster::control_file::ControlState as OnDisk;
 use crate::cluster::{MemberName, PgVersion, Timeline};
@@ -300,6 +300,11 @@ fn running(instance: &Instance, seen: &Monitored, found: &[slots::Slot], read: &
         lsn: seen.flushed.unwrap_or_default(),
         history: history::read(instance.data_dir(), seen.timeline).unwrap_or_default(),
         sync_names,
+        commit_level: match seen.synchronous_commit.as_str() {
+            "remote_write" => CommitLevel::Write,
+            "remote_apply" => CommitLevel::Apply,
+            _ => CommitLevel::Flush,
+        },
         standbys: standbys(seen, read),
         slots,
         checkpoint_pending: seen.checkpoint_timeline < seen.timeline,
