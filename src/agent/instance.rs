@@ -184,6 +184,7 @@ impl Instance {
             password: superuser.password.clone(),
             database: "postgres".to_owned(),
             application_name: application_name.to_owned(),
+            options: superuser.options.clone(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::agent::api::access::Access;
 use crate::agent::instance::Instance;
 use crate::agent::lease::keeper::Times;
 use crate::agent::observe::dcs;
@@ -17,6 +18,7 @@ use crate::guard::protocol::{self, Gate as GateState, Request, Status};
 use crate::settings::Settings;
 use crate::sys::files::{self, Attributes};
 use crate::sys::{children, clock};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 impl Agent {
@@ -100,18 +102,40 @@ impl Agent {
     }
 
     /// Reads the file again. What is wrong with it is told, and the old one goes on counting.
-    pub(super) fn reload(&mut self) {
+    pub(super) async fn reload(&mut self) {
         match start::read_config(&self.config_path) {
             Ok(config) if config.name != self.config.name || config.scope != self.config.scope => {
                 tracing::error!("name and scope cannot be changed by a reload; the old configuration stays");
             }
             Ok(config) => {
                 tracing::info!("the configuration is read again");
+                self.reload_api(&config).await;
                 self.config = config;
                 warn_of_tags(&self.config);
                 self.apply_settings();
             }
             Err(error) => tracing::error!("the configuration cannot be read, the old one stays: {error}"),
+        }
+    }
+
+    /// Reads the certificates and rules of the REST API again. Where they cannot be used the old ones stay.
+    async fn reload_api(&mut self, config: &AgentConfig) {
+        if config.restapi.listen != self.config.restapi.listen {
+            tracing::warn!("restapi.listen changes when the agent is started again");
+        }
+        match Access::of(&config.restapi).await {
+            Ok(access) => {
+                self.access.send_replace(Arc::new(access));
+            }
+            Err(error) => {
+                tracing::error!(error = %crate::sys::chain(&error), "the REST API keeps its certificates");
+            }
+        }
+        match start::members_client(&config.ctl) {
+            Ok(tls) => self.tls = tls,
+            Err(error) => {
+                tracing::error!(error = %crate::sys::chain(&error), "the other members are asked as before");
+            }
         }
     }
 

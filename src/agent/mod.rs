@@ -40,6 +40,7 @@ use crate::agent::act::callbacks;
 use crate::agent::act::dcs::{DcsActor, Ground, Particulars};
 use crate::agent::act::job::{Jobs, set_data_aside};
 use crate::agent::act::postgres::{ServerActor, Site};
+use crate::agent::api::access::Access;
 use crate::agent::api::commands::Ask;
 use crate::agent::decide::action::ExitStatus;
 use crate::agent::decide::{Action, Decision, Memory, decide};
@@ -60,7 +61,7 @@ use crate::contract::config::AgentConfig;
 use crate::contract::keys::Keys;
 use crate::etcd::Client;
 use crate::settings::Settings;
-use crate::sys::{children, clock};
+use crate::sys::{children, clock, tls};
 
 pub use start::{StartError, run};
 
@@ -82,6 +83,9 @@ struct Agent {
     instance: Instance,
     settings: Settings,
     client: Client,
+    /// What the other members' REST API is asked with.
+    tls: tls::Client,
+    access: watch::Sender<Arc<Access>>,
     keys: Keys,
     gate: Gate,
     keeper: Keeper,
@@ -123,7 +127,7 @@ impl Agent {
                 self.execute_anew();
             }
             if self.signals.reload.swap(false, Ordering::Relaxed) {
-                self.reload();
+                self.reload().await;
             }
             let (view, looked) = self.look().await;
             let decision = decide(&view, &self.memory);
@@ -182,7 +186,7 @@ impl Agent {
                 let urls: BTreeMap<_, _> = known
                     .filter_map(|(name, document)| Some((name.clone(), document.api_url()?.to_owned())))
                     .collect();
-                let mut answers = peers::ask(&urls).await;
+                let mut answers = peers::ask(&urls, &self.tls).await;
                 for name in also {
                     answers.entry(name.clone()).or_insert(view::Answer::Unreachable);
                 }
@@ -283,7 +287,11 @@ impl Agent {
         let postgresql = &self.config.postgresql;
         Particulars {
             conn_url: format!("postgres://{}/postgres", postgresql.connect_address),
-            api_url: format!("http://{}/patroni", self.config.restapi.connect_address),
+            api_url: format!(
+                "{}://{}/patroni",
+                self.config.restapi.scheme(),
+                self.config.restapi.connect_address
+            ),
             proxy_url: postgresql
                 .proxy_address
                 .as_ref()

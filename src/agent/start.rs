@@ -10,6 +10,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::agent::act::dcs::DcsActor;
 use crate::agent::act::job::{Jobs, PROGRAMS};
 use crate::agent::act::postgres::ServerActor;
+use crate::agent::api::access::Access;
 use crate::agent::api::commands::Commands;
 use crate::agent::api::{self, Api};
 use crate::agent::decide::Memory;
@@ -26,16 +27,17 @@ use crate::agent::view::Peers;
 use crate::agent::wake::{self, Signals};
 use crate::agent::{Agent, Ended, log};
 use crate::cluster::MemberName;
-use crate::contract::config::AgentConfig;
+use crate::contract::config::{AgentConfig, CtlSection};
 use crate::contract::keys::Keys;
-use crate::etcd::{Client, Config};
+use crate::etcd::{Client, Config, TlsFiles};
 use crate::guard::client::GuardError;
 use crate::guard::place::Place;
 use crate::guard::protocol::Refusal;
 use crate::source::SourceMap;
 use crate::sys::files::FileError;
 use crate::sys::process::Program;
-use crate::sys::{children, clock, http, names};
+use crate::sys::tls::ClientFiles;
+use crate::sys::{children, clock, http, names, tls};
 
 /// The longest that one question to etcd may take. The loop waits for it; the keeper has limits of its own.
 const ETCD_LIMIT: Duration = Duration::from_secs(2);
@@ -61,6 +63,8 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    #[error("the REST API cannot speak TLS")]
+    Tls(#[from] tls::TlsError),
     #[error("cannot find the address to listen at")]
     Address(#[from] names::NameError),
     #[error("signals cannot be received")]
@@ -155,6 +159,11 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
         protocol: config.etcd.protocol.clone(),
         user: config.etcd.username.clone(),
         password: config.etcd.password.clone(),
+        tls: TlsFiles {
+            anchors: config.etcd.cacert.clone(),
+            certificate: config.etcd.cert.clone(),
+            key: config.etcd.key.clone(),
+        },
         limit: ETCD_LIMIT,
     });
     let keys = Keys::new(&config.namespace, &config.scope);
@@ -183,9 +192,11 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
     };
     let warm = client.clone();
     tokio::spawn(async move { warm.warm_up().await });
+    let tls = members_client(&config.ctl)?;
+    let (access, rules) = watch::channel(Arc::new(Access::of(&config.restapi).await?));
     let adopted = before.as_ref().and_then(|before| before.adoptable(&me, &read.snapshot));
     if adopted.is_none() {
-        refuse_taken_name(&me, &read).await?;
+        refuse_taken_name(&me, &read, &tls).await?;
     }
     let dynamic = read.config.clone().unwrap_or(dynamic);
     let (settings, complaints) = settings_of(&dynamic, &config.section("postgresql"));
@@ -204,7 +215,7 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
         scope: config.scope.clone(),
         window,
         commands: Commands { client: client.clone(), keys: keys.clone(), asks },
-        authentication: config.restapi.authentication.clone(),
+        access: rules,
         probe: Probe::new(&instance),
     };
     listen(api, &config).await?;
@@ -239,6 +250,8 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
         instance,
         settings,
         client,
+        tls,
+        access,
         keys,
         gate,
         keeper,
@@ -297,13 +310,20 @@ async fn first_read(client: &Client, keys: &Keys, signals: &Signals) -> Option<D
     }
 }
 
+/// Returns what the other members' REST API is asked with.
+pub(super) fn members_client(ctl: &CtlSection) -> Result<tls::Client, tls::TlsError> {
+    let CtlSection { authentication: _, insecure, cacert, certfile, keyfile } = ctl;
+    let files = ClientFiles::for_members(cacert.as_ref(), certfile.as_ref(), keyfile.as_ref(), *insecure);
+    tls::Client::load(&files)
+}
+
 /// Refuses to start beside a running node of the same name.
-async fn refuse_taken_name(me: &MemberName, read: &DcsRead) -> Result<(), StartError> {
+async fn refuse_taken_name(me: &MemberName, read: &DcsRead, tls: &tls::Client) -> Result<(), StartError> {
     let Some(url) = read.documents.get(me).and_then(|document| document.api_url()) else {
         return Ok(());
     };
     let liveness = url.replace("/patroni", "/liveness");
-    match http::send(&http::Request::get(&liveness, NAME_CHECK)).await {
+    match http::send(&http::Request::get(&liveness, NAME_CHECK).over(tls)).await {
         Ok(_) => Err(StartError::NameTaken(me.as_str().to_owned())),
         Err(_) => Ok(()),
     }

@@ -7,9 +7,11 @@ use anyhow::{Context, bail};
 use crate::cli::{exit::Exit, flags, input};
 use crate::contract::config::{ClientConfig, Credentials};
 use crate::ctl::{Address, Cluster, CtlError};
+use crate::etcd::TlsFiles;
 use crate::source::{SourceMap, render};
 use crate::sys::files;
 use crate::sys::secret::Secret;
+use crate::sys::tls::ClientFiles;
 
 /// The file that an agent's host has.
 const DEFAULT_CONFIG: &str = "/etc/keddah/agent.yml";
@@ -47,9 +49,11 @@ impl Where {
                 protocol: "http".to_owned(),
                 user: None,
                 password: Secret::default(),
+                etcd_tls: TlsFiles::default(),
                 namespace: "/service/".to_owned(),
                 scope: String::new(),
                 rest: None,
+                rest_tls: ClientFiles::default(),
             }
         } else if self.inventory.is_empty() {
             self.by_config()?
@@ -65,7 +69,7 @@ impl Where {
         if address.scope.is_empty() {
             bail!("which cluster? Give its name with --scope NAME");
         }
-        Ok(Cluster::at(address))
+        Ok(Cluster::at(address)?)
     }
 
     fn by_config(&self) -> anyhow::Result<Address> {
@@ -88,9 +92,20 @@ impl Where {
             protocol: config.etcd.protocol,
             user: config.etcd.username,
             password: config.etcd.password,
+            etcd_tls: TlsFiles {
+                anchors: config.etcd.cacert,
+                certificate: config.etcd.cert,
+                key: config.etcd.key,
+            },
             namespace: config.namespace,
             scope: config.scope.unwrap_or_default(),
-            rest: config.authentication,
+            rest_tls: ClientFiles::for_members(
+                config.ctl.cacert.as_ref(),
+                config.ctl.certfile.as_ref(),
+                config.ctl.keyfile.as_ref(),
+                config.ctl.insecure,
+            ),
+            rest: config.ctl.authentication,
         })
     }
 
@@ -126,9 +141,15 @@ impl Where {
             protocol: "http".to_owned(),
             user: None,
             password: Secret::default(),
+            etcd_tls: TlsFiles::default(),
+            rest_tls: ClientFiles::default(),
             namespace: text("/namespace").unwrap_or_else(|| "/service/".to_owned()),
             scope: text("/scope").unwrap_or_default(),
-            rest: password.map(|password| Credentials { username, password: Some(password) }),
+            rest: password.map(|password| Credentials {
+                username,
+                password: Some(password),
+                options: Vec::new(),
+            }),
         })
     }
 }

@@ -17,7 +17,23 @@ use crate::sys::secret::Secret;
 pub struct Credentials {
     pub username: String,
     pub password: Option<Secret>,
+    /// How to connect as this user, in libpq's keywords: `sslmode`, `sslrootcert` and their like.
+    pub options: Vec<(String, String)>,
 }
+
+/// The keywords of libpq that the user of a connection may have.
+const CONNECTION_OPTIONS: [&str; 10] = [
+    "sslmode",
+    "sslcert",
+    "sslkey",
+    "sslpassword",
+    "sslrootcert",
+    "sslcrl",
+    "sslcrldir",
+    "sslnegotiation",
+    "gssencmode",
+    "channel_binding",
+];
 
 /// `host:port` as written; the host may be `*` or several with commas where one listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +56,11 @@ pub struct EtcdSection {
     pub protocol: String,
     pub username: Option<String>,
     pub password: Secret,
+    /// The authority of etcd's certificates.
+    pub cacert: Option<PathBuf>,
+    /// This client's certificate; its key may be in the same file.
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
 }
 
 /// The REST API.
@@ -49,6 +70,52 @@ pub struct RestSection {
     pub connect_address: Address,
     /// Asked for by every request that changes something.
     pub authentication: Option<Credentials>,
+    /// None: plain HTTP.
+    pub tls: Option<RestTls>,
+    /// Hosts and networks that may change something; empty: all.
+    pub allowlist: Vec<String>,
+    /// The other members may change something.
+    pub allowlist_include_members: bool,
+    /// Headers of every answer.
+    pub headers: Vec<(String, String)>,
+}
+
+impl RestSection {
+    /// Returns `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+}
+
+/// The certificates of the REST API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestTls {
+    pub certfile: PathBuf,
+    pub keyfile: Option<PathBuf>,
+    pub cafile: Option<PathBuf>,
+    pub ciphers: Option<String>,
+    pub verify_client: VerifyClient,
+}
+
+/// Whether a client has to show a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum VerifyClient {
+    #[default]
+    None,
+    /// For what changes something.
+    Optional,
+    Required,
+}
+
+/// How the REST API of members is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CtlSection {
+    pub authentication: Option<Credentials>,
+    /// The members' certificates are not checked; where a certificate of this client is given, their names are not.
+    pub insecure: bool,
+    pub cacert: Option<PathBuf>,
+    pub certfile: Option<PathBuf>,
+    pub keyfile: Option<PathBuf>,
 }
 
 /// Postgres of this member.
@@ -109,6 +176,7 @@ pub struct AgentConfig {
     pub log: LogSection,
     pub etcd: EtcdSection,
     pub restapi: RestSection,
+    pub ctl: CtlSection,
     pub postgresql: PostgresSection,
     pub bootstrap: BootstrapSection,
     pub watchdog: WatchdogSection,
@@ -123,7 +191,7 @@ pub struct ClientConfig {
     pub scope: Option<String>,
     pub namespace: String,
     pub etcd: EtcdSection,
-    pub authentication: Option<Credentials>,
+    pub ctl: CtlSection,
 }
 
 /// A document with the places of its keys, for messages.
@@ -165,9 +233,7 @@ impl ClientConfig {
             scope: reader.text("scope"),
             namespace: reader.text("namespace").unwrap_or_else(|| "/service/".to_owned()),
             etcd: reader.etcd(),
-            authentication: reader
-                .credentials("ctl.authentication")
-                .or_else(|| reader.credentials("restapi.authentication")),
+            ctl: reader.ctl(),
         };
         let config = (!reader.diagnostics.has_errors()).then_some(config);
         (config, reader.diagnostics)
@@ -222,6 +288,7 @@ impl Reader {
             },
             etcd,
             restapi: restapi?,
+            ctl: self.ctl(),
             postgresql: postgresql?,
             bootstrap: self.bootstrap(),
             watchdog: WatchdogSection {
@@ -237,14 +304,9 @@ impl Reader {
     fn etcd(&mut self) -> EtcdSection {
         let section = if self.at("etcd3").is_some() { "etcd3" } else { "etcd" };
         let key = |name: &str| format!("{section}.{name}");
-        let mut hosts = match self.at(&key("hosts")).or_else(|| self.at(&key("host"))) {
-            Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-            Some(Value::String(text)) => {
-                text.split(',').map(|host| host.trim().trim_matches(['\'', '"']).to_owned()).collect()
-            }
-            _ => Vec::new(),
-        };
-        hosts.retain(|host| !host.is_empty());
+        let hosts =
+            [self.list(&key("hosts")), self.list(&key("host"))].into_iter().find(|list| !list.is_empty());
+        let hosts = hosts.unwrap_or_default();
         if hosts.is_empty() {
             let span = self.span(section);
             self.diagnostics.push(
@@ -258,6 +320,9 @@ impl Reader {
             protocol: self.text(&key("protocol")).unwrap_or_else(|| "http".to_owned()),
             username: self.text(&key("username")),
             password: Secret::new(self.text(&key("password")).unwrap_or_default()),
+            cacert: self.path(&key("cacert")),
+            cert: self.path(&key("cert")),
+            key: self.path(&key("key")),
         }
     }
 
@@ -267,11 +332,100 @@ impl Reader {
         let connect = self.text("restapi.connect_address").unwrap_or_else(|| listen.to_string());
         let connect_address = self.address("restapi.connect_address", &connect, listen.port)?;
         self.refuse_wildcard("restapi.connect_address", &connect_address);
+        let tls = self.path("restapi.certfile").map(|certfile| RestTls {
+            certfile,
+            keyfile: self.path("restapi.keyfile"),
+            cafile: self.path("restapi.cafile"),
+            ciphers: self.text("restapi.ciphers"),
+            verify_client: self.verify_client(),
+        });
+        let mut headers = self.headers("restapi.http_extra_headers");
+        if tls.is_some() {
+            for (name, value) in self.headers("restapi.https_extra_headers") {
+                headers.retain(|(known, _)| !known.eq_ignore_ascii_case(&name));
+                headers.push((name, value));
+            }
+        }
         Some(RestSection {
             listen,
             connect_address,
             authentication: self.credentials("restapi.authentication"),
+            tls,
+            allowlist: self.list("restapi.allowlist"),
+            allowlist_include_members: self
+                .at("restapi.allowlist_include_members")
+                .and_then(boolean)
+                .unwrap_or(false),
+            headers,
         })
+    }
+
+    fn verify_client(&mut self) -> VerifyClient {
+        let path = "restapi.verify_client";
+        match self.text(path).unwrap_or_default().to_ascii_lowercase().as_str() {
+            "" | "none" | "false" => VerifyClient::None,
+            "optional" => VerifyClient::Optional,
+            "required" => VerifyClient::Required,
+            other => {
+                let span = self.span(path);
+                self.diagnostics.push(
+                    Diagnostic::error(
+                        "verify-client",
+                        format!("`{path}: {other}` is not none, optional or required"),
+                    )
+                    .at(span),
+                );
+                VerifyClient::None
+            }
+        }
+    }
+
+    fn ctl(&self) -> CtlSection {
+        CtlSection {
+            authentication: self
+                .credentials("ctl.authentication")
+                .or_else(|| self.credentials("restapi.authentication")),
+            insecure: self.at("ctl.insecure").and_then(boolean).unwrap_or(false),
+            cacert: self.path("ctl.cacert").or_else(|| self.path("restapi.cafile")),
+            certfile: self.path("ctl.certfile"),
+            keyfile: self.path("ctl.keyfile"),
+        }
+    }
+
+    fn path(&self, path: &str) -> Option<PathBuf> {
+        self.text(path).filter(|text| !text.is_empty()).map(PathBuf::from)
+    }
+
+    /// Reads a list; an environment variable has its items with commas between them.
+    fn list(&self, path: &str) -> Vec<String> {
+        let items: Vec<String> = match self.at(path) {
+            Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            Some(Value::String(text)) => text
+                .trim_start_matches('[')
+                .trim_end_matches(']')
+                .split(',')
+                .map(|item| item.trim().trim_matches(['\'', '"']).to_owned())
+                .collect(),
+            _ => Vec::new(),
+        };
+        items.into_iter().filter(|item| !item.is_empty()).collect()
+    }
+
+    /// Reads headers; an environment variable holds them as YAML.
+    fn headers(&self, path: &str) -> Vec<(String, String)> {
+        let map = match self.at(path) {
+            Some(Value::Object(map)) => map.clone(),
+            Some(Value::String(text)) => match yaml::read(self.whole.file, text).0.first().map(to_json) {
+                Some(Value::Object(map)) => map,
+                _ => Map::new(),
+            },
+            _ => Map::new(),
+        };
+        map.iter()
+            .filter_map(|(name, value)| {
+                Some((name.clone(), crate::contract::dynamic::parameter_text(value)?))
+            })
+            .collect()
     }
 
     fn postgresql(&mut self) -> Option<PostgresSection> {
@@ -366,6 +520,10 @@ impl Reader {
         Some(Credentials {
             username: self.text(&format!("{path}.username")).unwrap_or_default(),
             password: self.text(&format!("{path}.password")).map(Secret::new),
+            options: CONNECTION_OPTIONS
+                .iter()
+                .filter_map(|key| Some(((*key).to_owned(), self.text(&format!("{path}.{key}"))?)))
+                .collect(),
         })
     }
 

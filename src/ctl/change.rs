@@ -9,6 +9,7 @@ use crate::contract::requests::{self, Kind};
 use crate::ctl::{Cluster, CtlError};
 use crate::sys::clock::{self, Tick};
 use crate::sys::http::{Request, send};
+use crate::sys::tls;
 
 /// How often the outcome is looked for.
 const POLL: Duration = Duration::from_millis(100);
@@ -60,6 +61,7 @@ impl Cluster {
         let (_, request) = requests::check(kind, &document, &before, now)
             .map_err(|refusal| CtlError::Refused(refusal.text))?;
         let watcher = Watcher::start(
+            &self.tls,
             before
                 .members
                 .iter()
@@ -105,14 +107,14 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn start(urls: impl Iterator<Item = String>) -> Watcher {
+    fn start(tls: &tls::Client, urls: impl Iterator<Item = String>) -> Watcher {
         let seen: std::sync::Arc<std::sync::Mutex<Vec<Tick>>> = std::sync::Arc::default();
         let tasks = urls
             .map(|url| {
-                let seen = seen.clone();
+                let (seen, tls) = (seen.clone(), tls.clone());
                 tokio::spawn(async move {
                     loop {
-                        let answer = send(&Request::get(&url, Duration::from_millis(500))).await;
+                        let answer = send(&Request::get(&url, Duration::from_millis(500)).over(&tls)).await;
                         if answer.is_ok_and(|reply| reply.status == 200) {
                             seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(clock::now());
                         }

@@ -77,6 +77,7 @@ impl Cluster {
             url: &url,
             body: Some(Value::Object(body.clone()).to_string()),
             user,
+            tls: Some(&self.tls),
             limit: LIMIT,
         };
         match send(&request).await {

@@ -18,8 +18,9 @@ use std::time::Duration;
 use crate::contract::config::Credentials;
 use crate::contract::keys::Keys;
 use crate::contract::rest::ClusterView;
-use crate::etcd::{Client, Config, EtcdError};
+use crate::etcd::{Client, Config, EtcdError, TlsFiles};
 use crate::sys::secret::Secret;
+use crate::sys::tls::{self, ClientFiles, TlsError};
 
 /// The longest that one question to etcd may take.
 const ETCD_LIMIT: Duration = Duration::from_secs(5);
@@ -31,10 +32,13 @@ pub struct Address {
     pub protocol: String,
     pub user: Option<String>,
     pub password: Secret,
+    pub etcd_tls: TlsFiles,
     pub namespace: String,
     pub scope: String,
     /// For requests to members that change something.
     pub rest: Option<Credentials>,
+    /// For members that speak TLS.
+    pub rest_tls: ClientFiles,
 }
 
 /// A cluster that can be talked to.
@@ -44,6 +48,7 @@ pub struct Cluster {
     pub client: Client,
     pub keys: Keys,
     pub rest: Option<Credentials>,
+    pub tls: tls::Client,
 }
 
 /// Why a command ends without its goal.
@@ -54,16 +59,23 @@ pub enum CtlError {
     /// The cluster does not allow it, or the request makes no sense; nothing was done.
     #[error("{0}")]
     Refused(String),
+    #[error("the members cannot be asked")]
+    Tls(#[from] TlsError),
     #[error("the key `{key}` cannot be read: {why}")]
     Unreadable { key: String, why: String },
 }
 
 impl Cluster {
     /// Makes the handle; connects when first used.
-    pub fn at(address: Address) -> Cluster {
-        let Address { endpoints, protocol, user, password, namespace, scope, rest } = address;
-        let client = Client::new(Config { endpoints, protocol, user, password, limit: ETCD_LIMIT });
-        Cluster { keys: Keys::new(&namespace, &scope), scope, client, rest }
+    ///
+    /// # Errors
+    /// The certificates for members cannot be used.
+    pub fn at(address: Address) -> Result<Cluster, CtlError> {
+        let Address { endpoints, protocol, user, password, etcd_tls, namespace, scope, rest, rest_tls } =
+            address;
+        let config = Config { endpoints, protocol, user, password, tls: etcd_tls, limit: ETCD_LIMIT };
+        let tls = tls::Client::load(&rest_tls)?;
+        Ok(Cluster { keys: Keys::new(&namespace, &scope), scope, client: Client::new(config), rest, tls })
     }
 
     /// Reads the cluster's keys, linearizably.

@@ -1,6 +1,7 @@
 //! Calls with limits: the preferred endpoint first, the others when it is silent.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,6 +20,16 @@ use crate::sys::secret::Secret;
 /// Measured: through a follower of a frozen etcd leader a request hangs for 7 s, while another endpoint answers.
 const HEDGE_AFTER: Duration = Duration::from_millis(300);
 
+/// The certificates of a connection to etcd. They are read with each new connection.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TlsFiles {
+    /// The authority of etcd's certificates; None: this system's.
+    pub anchors: Option<PathBuf>,
+    /// This client's certificate; the key may be in the same file.
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+}
+
 /// How to reach etcd.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -28,6 +39,8 @@ pub struct Config {
     pub protocol: String,
     pub user: Option<String>,
     pub password: Secret,
+    /// For endpoints with `https`.
+    pub tls: TlsFiles,
     /// Longest time one call may take, all endpoints together.
     pub limit: Duration,
 }

@@ -13,6 +13,6 @@ mod txn;
 pub mod versions;
 pub mod watch;
 
-pub use client::{Client, Config, Granted, Kv, Range, Renewal};
+pub use client::{Client, Config, Granted, Kv, Range, Renewal, TlsFiles};
 pub use error::EtcdError;
 pub use txn::{Compare, Txn, TxnOutcome, Write};

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-use super::client::Config;
+use super::client::{Config, TlsFiles};
 use super::error::{Attempt, EtcdError};
-use crate::sys::names;
+use crate::sys::tls::{self, TlsError};
+use crate::sys::{chain, names};
 
 /// Longest wait for a TCP connection to one address.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
@@ -118,6 +119,10 @@ impl Node {
             if let Some(user) = &config.user {
                 options = options.with_user(user, config.password.reveal());
             }
+            if scheme == "https" {
+                let tls = tls_of(&config.tls, host).map_err(|error| Attempt::NotSent(chain(&error)))?;
+                options = options.with_tls(tls);
+            }
             let url = format!("{scheme}://{address}");
             return match etcd_client::Client::connect([url], Some(options)).await {
                 Ok(client) => Ok(client),
@@ -132,6 +137,20 @@ impl Node {
         }
         Err(why)
     }
+}
+
+/// Reads the certificates. The name that is checked is the configured one, whatever address it leads to.
+fn tls_of(files: &TlsFiles, host: &str) -> Result<etcd_client::TlsOptions, TlsError> {
+    let anchors = tls::pem_text(files.anchors.as_deref())?;
+    let mut options = etcd_client::TlsOptions::new()
+        .domain_name(host)
+        .ca_certificate(etcd_client::Certificate::from_pem(anchors));
+    if let Some(certificate) = &files.certificate {
+        let key = files.key.as_ref().unwrap_or(certificate);
+        let read = |path: &std::path::Path| tls::pem_text(Some(path));
+        options = options.identity(etcd_client::Identity::from_pem(read(certificate)?, read(key)?));
+    }
+    Ok(options)
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::etcd::membership::EndpointStatus;
-use crate::etcd::{Client, Config};
+use crate::etcd::{Client, Config, TlsFiles};
 use crate::modules::remote;
 use crate::modules::{Fault, FaultKind, Host, HostMut, Kind, Module, Seen, Thing};
 use crate::sys::secret::Secret;
@@ -83,6 +83,7 @@ pub(super) fn client(endpoints: &[String]) -> Client {
         protocol: "http".to_owned(),
         user: None,
         password: Secret::default(),
+        tls: TlsFiles::default(),
         limit: ANSWER_LIMIT,
     })
 }

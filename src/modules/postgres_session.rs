@@ -40,6 +40,7 @@ impl Server {
             user: self.user.clone(),
             password: None,
             database: self.database.clone(),
+            options: Vec::new(),
             application_name: "keddah".to_owned(),
         };
         let answer = remote::block_on(async {

@@ -69,7 +69,8 @@ impl Rest<'_> {
         limit: Duration,
     ) -> Result<Reply, Fault> {
         let url = format!("{}{path}", self.url.trim_end_matches('/'));
-        let request = Request { method, url: &url, body: Some(body.to_string()), user: self.user, limit };
+        let request =
+            Request { method, url: &url, body: Some(body.to_string()), user: self.user, tls: None, limit };
         block_on(http::send(&request))?.map_err(|error| Fault::refused(crate::sys::chain(&error)))
     }
 }

@@ -122,7 +122,7 @@ impl Params {
         let method = self.method.to_ascii_uppercase();
         let user = self.url_username.as_deref().zip(self.url_password.as_ref());
         let limit = Duration::from_secs(self.timeout);
-        let request = Request { method: &method, url: &self.url, body, user, limit };
+        let request = Request { method: &method, url: &self.url, body, user, tls: None, limit };
         let reply = remote::block_on(http::send(&request))?.map_err(|error| {
             let mut fault = Fault::refused(crate::sys::chain(&error));
             fault.output.insert("status".into(), (-1_i64).into());

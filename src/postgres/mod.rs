@@ -17,6 +17,7 @@ pub mod query;
 pub mod rewind;
 pub mod slots;
 pub mod standby;
+mod tls;
 pub mod users;
 
 use std::path::{Path, PathBuf};

@@ -8,9 +8,10 @@ use tokio_postgres::config::SslMode;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use crate::cluster::{History, Lsn, PgVersion, SystemId, Timeline};
-use crate::postgres::history;
+use crate::postgres::{history, tls};
 use crate::sys::names::{self, NameError};
 use crate::sys::secret::Secret;
+use crate::sys::tls::TlsError;
 
 /// The server ends a statement of ours after so long.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(2);
@@ -40,6 +41,8 @@ pub struct Target {
     pub database: String,
     /// Shown in `pg_stat_activity`: `Patroni heartbeat`, `Patroni restapi`.
     pub application_name: String,
+    /// libpq's keywords of TLS: `sslmode`, `sslrootcert` and their like. A socket has none.
+    pub options: Vec<(String, String)>,
 }
 
 /// Why there is no answer.
@@ -53,6 +56,8 @@ pub enum QueryError {
         #[source]
         source: tokio_postgres::Error,
     },
+    #[error("TLS cannot be spoken with Postgres")]
+    Tls(#[from] TlsError),
     #[error("Postgres did not answer within {0:?}")]
     Silent(Duration),
     #[error("Postgres refused the statement")]
@@ -103,7 +108,6 @@ pub async fn connect(target: &Target) -> Result<Session, QueryError> {
         .dbname(&target.database)
         .application_name(&target.application_name)
         .connect_timeout(CONNECT_LIMIT)
-        .ssl_mode(SslMode::Disable)
         .options(format!(
             "-c statement_timeout={} -c pg_stat_statements.track=none",
             STATEMENT_LIMIT.as_millis()
@@ -111,14 +115,47 @@ pub async fn connect(target: &Target) -> Result<Session, QueryError> {
     if let Some(password) = &target.password {
         config.password(password.reveal());
     }
-    let connected = tokio::time::timeout(CONNECT_LIMIT + ANSWER_GRACE, config.connect(NoTls));
-    let (client, connection) = connected
-        .await
-        .map_err(|_| QueryError::Silent(CONNECT_LIMIT))?
-        .map_err(|source| QueryError::Connect { address, source })?;
-    // Ends with the client; what goes wrong on the wire is told to each statement.
+    let wish = match target.host {
+        Host::Socket(_) => tls::wish(&[("sslmode".to_owned(), "disable".to_owned())]),
+        Host::Name(_) => tls::wish(&target.options),
+    };
+    let opening = async {
+        if wish.mode != SslMode::Disable {
+            match open_encrypted(config.clone(), wish.mode, &target.options).await {
+                Ok(client) => return Ok(client),
+                Err(_) if wish.plain_will_do => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let (client, connection) =
+            config.ssl_mode(SslMode::Disable).connect(NoTls).await.map_err(Opening::Connect)?;
+        // Ends with the client; what goes wrong on the wire is told to each statement.
+        tokio::spawn(async move { drop(connection.await) });
+        Ok(client)
+    };
+    match tokio::time::timeout(CONNECT_LIMIT + ANSWER_GRACE, opening).await {
+        Err(_) => Err(QueryError::Silent(CONNECT_LIMIT)),
+        Ok(Ok(client)) => Ok(Session { client }),
+        Ok(Err(Opening::Connect(source))) => Err(QueryError::Connect { address, source }),
+        Ok(Err(Opening::Tls(error))) => Err(QueryError::Tls(error)),
+    }
+}
+
+/// Why a connection is not open.
+enum Opening {
+    Connect(tokio_postgres::Error),
+    Tls(TlsError),
+}
+
+async fn open_encrypted(
+    mut config: tokio_postgres::Config,
+    mode: SslMode,
+    options: &[(String, String)],
+) -> Result<tokio_postgres::Client, Opening> {
+    let connector = tls::Connector::new(options).map_err(Opening::Tls)?;
+    let (client, connection) = config.ssl_mode(mode).connect(connector).await.map_err(Opening::Connect)?;
     tokio::spawn(async move { drop(connection.await) });
-    Ok(Session { client })
+    Ok(client)
 }
 
 async fn answered<T>(

@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 
 use crate::sys::names;
 use crate::sys::secret::Secret;
+use crate::sys::tls;
 
 /// Most bytes of an answer that are read; the largest document of the API is the cluster's, some kilobytes.
 const BODY_MAX_BYTES: usize = 4 * 1024 * 1024;
@@ -19,18 +20,24 @@ const BODY_MAX_BYTES: usize = 4 * 1024 * 1024;
 pub struct Request<'a> {
     /// `GET`, `POST`, `PATCH` …
     pub method: &'a str,
-    /// `http://HOST:PORT/PATH`.
+    /// `http://HOST:PORT/PATH`, or with `https`.
     pub url: &'a str,
     /// Sent as JSON.
     pub body: Option<String>,
     pub user: Option<(&'a str, &'a Secret)>,
+    /// What `https` is spoken with; None: by this system's authorities.
+    pub tls: Option<&'a tls::Client>,
     /// For all of it: name, connection, answer.
     pub limit: Duration,
 }
 
 impl<'a> Request<'a> {
     pub fn get(url: &'a str, limit: Duration) -> Request<'a> {
-        Request { method: "GET", url, body: None, user: None, limit }
+        Request { method: "GET", url, body: None, user: None, tls: None, limit }
+    }
+
+    pub fn over(self, tls: &'a tls::Client) -> Request<'a> {
+        Request { tls: Some(tls), ..self }
     }
 }
 
@@ -64,6 +71,14 @@ pub enum HttpError {
         #[source]
         source: std::io::Error,
     },
+    #[error("{url} does not speak TLS as it should")]
+    Tls {
+        url: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("no TLS can be spoken")]
+    NoTls(#[from] tls::TlsError),
     #[error("{url} broke off")]
     Broken {
         url: String,
@@ -79,7 +94,14 @@ pub enum HttpError {
 impl HttpError {
     /// Tells whether the question surely reached nobody.
     pub fn is_unsent(&self) -> bool {
-        matches!(self, HttpError::Url(_) | HttpError::Name { .. } | HttpError::Connect { .. })
+        matches!(
+            self,
+            HttpError::Url(_)
+                | HttpError::Name { .. }
+                | HttpError::Connect { .. }
+                | HttpError::Tls { .. }
+                | HttpError::NoTls(_)
+        )
     }
 }
 
@@ -100,11 +122,35 @@ pub async fn send(request: &Request<'_>) -> Result<Reply, HttpError> {
 async fn exchange(request: &Request<'_>) -> Result<Reply, HttpError> {
     let wrong = || HttpError::Url(request.url.to_owned());
     let uri: hyper::Uri = request.url.parse().map_err(|_| wrong())?;
-    if uri.scheme_str() != Some("http") {
-        return Err(wrong());
-    }
     let authority = uri.authority().ok_or_else(wrong)?;
-    let stream = connect(request.url, authority.host(), authority.port_u16().unwrap_or(80)).await?;
+    let (secure, port) = match uri.scheme_str() {
+        Some("http") => (false, 80),
+        Some("https") => (true, 443),
+        _ => return Err(wrong()),
+    };
+    let stream = connect(request.url, authority.host(), authority.port_u16().unwrap_or(port)).await?;
+    if !secure {
+        return talk(request, &uri, stream).await;
+    }
+    let system;
+    let tls = match request.tls {
+        Some(tls) => tls,
+        None => {
+            system = tls::Client::load(&tls::ClientFiles::default())?;
+            &system
+        }
+    };
+    let url = || request.url.to_owned();
+    let stream = tls.connect(authority.host(), stream).await;
+    talk(request, &uri, stream.map_err(|source| HttpError::Tls { url: url(), source })?).await
+}
+
+/// Sends the question over an open connection and reads the answer.
+async fn talk<S>(request: &Request<'_>, uri: &hyper::Uri, stream: S) -> Result<Reply, HttpError>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let wrong = || HttpError::Url(request.url.to_owned());
     let broken = |source| HttpError::Broken { url: request.url.to_owned(), source };
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
@@ -112,7 +158,7 @@ async fn exchange(request: &Request<'_>) -> Result<Reply, HttpError> {
     let mut builder = hyper::Request::builder()
         .method(request.method)
         .uri(uri.path_and_query().map_or("/", |path| path.as_str()))
-        .header(header::HOST, authority.as_str())
+        .header(header::HOST, uri.authority().map_or("", |authority| authority.as_str()))
         .header(header::CONNECTION, "close");
     if let Some((user, password)) = request.user {
         let text = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{}", password.reveal()));

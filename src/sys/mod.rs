@@ -9,6 +9,7 @@ pub mod packages;
 pub mod process;
 pub mod secret;
 pub mod systemd;
+pub mod tls;
 pub mod users;
 
 /// Writes an error with all of its causes: the only way in which one is shown or logged.

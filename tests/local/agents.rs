@@ -198,6 +198,7 @@ watchdog: {{mode: 'off'}}
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let password = keddah::sys::secret::Secret::new(format!("admin-{}", Self::number(name)));
         let request = keddah::sys::http::Request {
+            tls: None,
             method,
             url: &url,
             body: (!body.is_empty()).then(|| body.to_owned()),

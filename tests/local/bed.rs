@@ -223,6 +223,7 @@ impl Bed {
             user: "postgres".into(),
             password: None,
             database: "postgres".into(),
+            options: Vec::new(),
             application_name: "test".into(),
         }
     }

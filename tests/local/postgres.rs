@@ -132,6 +132,7 @@ impl Node {
             user: SUPERUSER.into(),
             password: Some(Secret::new("su:per'pass")),
             database: "postgres".into(),
+            options: Vec::new(),
             application_name: "Patroni heartbeat".into(),
         }
     }

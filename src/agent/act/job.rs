@@ -12,6 +12,7 @@ use crate::agent::observe::dcs::DcsRead;
 use crate::agent::observe::postgres::{BOOTSTRAP_MARK, bootstrap_mark};
 use crate::agent::view::{Job, JobReport, JobState};
 use crate::cluster::MemberName;
+use crate::contract::config::Credentials;
 use crate::postgres::basebackup::Source;
 use crate::postgres::conf::split;
 use crate::postgres::initdb::{Initdb, run_initdb};
@@ -177,15 +178,15 @@ impl Work {
         Ok(())
     }
 
-    fn source(&self, name: &MemberName, user: &str) -> Result<Source, JobError> {
+    fn source(&self, name: &MemberName, user: &Credentials) -> Result<Source, JobError> {
         let place = self.read.documents.get(name).and_then(|document| document.host_port());
         let (host, port) = place.ok_or_else(|| JobError::Unknown(name.as_str().to_owned()))?;
         Ok(Source {
             host,
             port,
-            user: user.to_owned(),
+            user: user.username.clone(),
             passfile: Some(self.instance.passfile()),
-            options: Vec::new(),
+            options: user.options.clone(),
         })
     }
 
@@ -193,7 +194,7 @@ impl Work {
         let instance = &self.instance;
         let data_dir = instance.data_dir();
         write_passfile(instance)?;
-        let source = self.source(source, &instance.config.postgresql.replication.username)?;
+        let source = self.source(source, &instance.config.postgresql.replication)?;
         if replaces || !crate::postgres::is_vacant(data_dir) {
             empty(data_dir)?;
         }
@@ -210,7 +211,7 @@ impl Work {
         let postgresql = &instance.config.postgresql;
         write_passfile(instance)?;
         let user = postgresql.rewind.as_ref().unwrap_or(&postgresql.superuser);
-        let source = self.source(source, &user.username)?;
+        let source = self.source(source, user)?;
         rewind::rewind(
             &instance.installation,
             instance.data_dir(),

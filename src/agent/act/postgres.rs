@@ -270,13 +270,14 @@ fn upstream_of(upstream: &Upstream, site: &Site<'_>) -> Result<Option<standby::U
     };
     let place = site.read.documents.get(name).and_then(|document| document.host_port());
     let (host, port) = place.ok_or_else(|| ServerError::Unknown(name.as_str().to_owned()))?;
+    let replication = &site.instance.config.postgresql.replication;
     Ok(Some(standby::Upstream {
         host,
         port,
-        user: site.instance.config.postgresql.replication.username.clone(),
+        user: replication.username.clone(),
         passfile: Some(site.instance.passfile()),
         application_name: site.instance.config.name.clone(),
-        options: Vec::new(),
+        options: replication.options.clone(),
         slot: slot.clone(),
     }))
 }

@@ -1,30 +1,35 @@
 //! The REST API on 8008: Patroni's paths, codes and documents. Questions are answered from memory.
 //!
-//! Start at [`serve`]. [`health`] judges, [`documents`] shows, [`commands`] acts.
+//! Start at [`serve`] and [`Api::answer`]. [`access`] lets in, [`health`] judges, [`documents`] shows, [`commands`]
+//! acts.
 
+pub mod access;
 pub mod commands;
 pub mod documents;
 pub mod health;
+mod server;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::State;
-use axum::http::{HeaderMap, Method, Request, Response, Uri, header};
-use base64::Engine;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, Request, Response, Uri};
 use serde_json::{Map, Value};
+use tokio::sync::watch;
 
+use crate::agent::api::access::{Access, Asker};
 use crate::agent::api::commands::{Answer, Commands};
 use crate::agent::api::documents::Moment;
 use crate::agent::observe::postgres::Probe;
 use crate::agent::shown::{Shown, Window};
-use crate::contract::config::Credentials;
 use crate::contract::requests::Kind;
 use crate::sys::clock;
+
+pub use server::serve;
 
 /// Longest request body; the dynamic configuration is some kilobytes.
 const BODY_MAX_BYTES: usize = 1024 * 1024;
@@ -38,51 +43,20 @@ pub struct Api {
     pub scope: String,
     pub window: Window,
     pub commands: Commands,
-    pub authentication: Option<Credentials>,
+    pub access: watch::Receiver<Arc<Access>>,
     pub probe: Probe,
 }
 
-/// Serves until the process ends.
-///
-/// # Errors
-/// The address cannot be bound.
-pub async fn serve(api: Api, listen: &[SocketAddr]) -> std::io::Result<()> {
-    let app = Router::new().fallback(handle).with_state(Arc::new(api));
-    for address in listen {
-        let listener = tokio::net::TcpListener::bind(address).await?;
-        let app = app.clone();
-        tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, app).await {
-                tracing::error!(%error, "the REST API ended");
-            }
-        });
-    }
-    Ok(())
-}
-
-async fn handle(State(api): State<Arc<Api>>, request: Request<Body>) -> Response<Body> {
-    let (parts, body) = request.into_parts();
-    let path = parts.uri.path().trim_end_matches('/');
-    let path = if path.is_empty() { "/" } else { path };
-    let answer = match parts.method {
-        Method::GET | Method::HEAD | Method::OPTIONS => {
-            api.get(path, &query(&parts.uri), parts.method == Method::GET).await
-        }
-        _ => match api.refusal(&parts.headers) {
-            Some(refusal) => refusal,
-            None => api.write(&parts.method, path, &parts.headers, body).await,
-        },
-    };
-    respond(&answer, parts.method == Method::GET)
-}
-
-fn respond(answer: &Answer, _get: bool) -> Response<Body> {
+fn respond(answer: &Answer, extra: &[(HeaderName, HeaderValue)]) -> Response<Full<Bytes>> {
     let kind = if answer.json { "application/json" } else { "text/html" };
     let mut builder = Response::builder().status(answer.status).header(header::CONTENT_TYPE, kind);
     if answer.status == 401 {
         builder = builder.header(header::WWW_AUTHENTICATE, "Basic realm=\"keddah\"");
     }
-    builder.body(Body::from(answer.body.clone())).unwrap_or_default()
+    for (name, value) in extra {
+        builder = builder.header(name, value);
+    }
+    builder.body(Full::new(Bytes::from(answer.body.clone()))).unwrap_or_default()
 }
 
 /// Reads the query; of a repeated key the first value counts.
@@ -114,6 +88,22 @@ fn decode(text: &str) -> String {
 }
 
 impl Api {
+    /// Answers one request.
+    async fn answer(&self, asker: Asker, request: Request<Incoming>) -> Answer {
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path().trim_end_matches('/');
+        let path = if path.is_empty() { "/" } else { path };
+        match parts.method {
+            Method::GET | Method::HEAD | Method::OPTIONS => {
+                self.get(path, &query(&parts.uri), parts.method == Method::GET).await
+            }
+            _ => match self.refusal(asker, &parts.headers).await {
+                Some(refusal) => refusal,
+                None => self.write(&parts.method, path, &parts.headers, body).await,
+            },
+        }
+    }
+
     fn moment(&self, shown: &Shown) -> Moment {
         let ttl = shown.view.settings.ttl;
         let is_primary = self.window.is_primary(shown);
@@ -173,24 +163,17 @@ impl Api {
         }
     }
 
-    /// Returns the refusal of a request that may not change anything.
-    fn refusal(&self, headers: &HeaderMap) -> Option<Answer> {
-        let credentials = self.authentication.as_ref()?;
-        let password = credentials.password.as_ref()?;
-        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let given = given.and_then(|text| text.strip_prefix("Basic "));
-        let given = given.and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
-        let wanted = format!("{}:{}", credentials.username, password.reveal());
-        match given {
-            Some(given) if same(&given, wanted.as_bytes()) => None,
-            Some(_) => Some(Answer::text(401, "not authenticated")),
-            None => Some(Answer::text(401, "no auth header received")),
-        }
+    async fn refusal(&self, asker: Asker, headers: &HeaderMap) -> Option<Answer> {
+        let access = self.access.borrow().clone();
+        let shown = self.window.look();
+        let nobody = BTreeMap::new();
+        let members = shown.as_ref().map_or(&nobody, |shown| &shown.read.documents);
+        access.refusal(asker, headers, members).await
     }
 
-    async fn write(&self, method: &Method, path: &str, headers: &HeaderMap, body: Body) -> Answer {
+    async fn write(&self, method: &Method, path: &str, headers: &HeaderMap, body: Incoming) -> Answer {
         let has_length = headers.contains_key(header::CONTENT_LENGTH);
-        let Ok(bytes) = axum::body::to_bytes(body, BODY_MAX_BYTES).await else {
+        let Ok(bytes) = Limited::new(body, BODY_MAX_BYTES).collect().await.map(|body| body.to_bytes()) else {
             return Answer::text(400, "the request cannot be read");
         };
         let optional = matches!(path, "/restart" | "/reload" | "/reinitialize");
@@ -226,11 +209,6 @@ impl Api {
             (_, path) => Answer::text(501, format!("Unsupported method or path ({method} {path})")),
         }
     }
-}
-
-/// Compares in a time that does not tell where the difference is.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |different, (x, y)| different | (x ^ y)) == 0
 }
 
 #[cfg(test)]

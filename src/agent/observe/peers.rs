@@ -9,7 +9,7 @@ use crate::agent::observe::dcs::watchdog_usable;
 use crate::agent::view::{Answer, PeerFacts};
 use crate::cluster::{Lsn, MemberName, Timeline};
 use crate::contract::tags;
-use crate::sys::http;
+use crate::sys::{http, tls};
 
 /// How long a member may take to answer. Nobody waits for a dead host longer.
 pub const ASK_LIMIT: Duration = Duration::from_millis(150);
@@ -19,13 +19,13 @@ pub const ASK_LIMIT: Duration = Duration::from_millis(150);
 pub const ETCD_SILENT: &str = "dcs_silent";
 
 /// Asks all of them at once; each gets an answer, `Unreachable` where there is none.
-pub async fn ask(api_urls: &BTreeMap<MemberName, String>) -> BTreeMap<MemberName, Answer> {
-    let questions = api_urls.iter().map(async |(name, url)| (name.clone(), ask_one(url).await));
+pub async fn ask(api_urls: &BTreeMap<MemberName, String>, tls: &tls::Client) -> BTreeMap<MemberName, Answer> {
+    let questions = api_urls.iter().map(async |(name, url)| (name.clone(), ask_one(url, tls).await));
     futures_util::future::join_all(questions).await.into_iter().collect()
 }
 
-async fn ask_one(url: &str) -> Answer {
-    let Ok(reply) = http::send(&http::Request::get(url, ASK_LIMIT)).await else {
+async fn ask_one(url: &str, tls: &tls::Client) -> Answer {
+    let Ok(reply) = http::send(&http::Request::get(url, ASK_LIMIT).over(tls)).await else {
         return Answer::Unreachable;
     };
     match serde_json::from_str(&reply.body) {
