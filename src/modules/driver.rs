@@ -165,10 +165,15 @@ fn drive<M: Module>(read: &M::Params, call: &ModuleCall, host: &mut Host) -> Mod
         .collect();
     let diff = if call.diff && !call.is_secret { M::texts(read, &found, host) } else { None };
     if call.mode == Mode::Check {
-        let answer = match (M::KIND, M::opaque(read)) {
-            (_, Some(why)) => Answer::Unknown(why),
-            (Kind::Wait, None) => Answer::Unknown(format!("apply would wait here: {}", texts_of(&lines))),
-            (Kind::Resource | Kind::Query | Kind::Action, None) => Answer::Known,
+        let answer = match (M::KIND, M::opaque(read), M::elsewhere(&found)) {
+            (_, Some(why), _) => Answer::Unknown(why),
+            (_, None, Some(why)) => {
+                Answer::Unknown(format!("{why}; apply would wait here: {}", texts_of(&lines)))
+            }
+            (Kind::Wait, None, None) => {
+                Answer::Unknown(format!("apply would wait here: {}", texts_of(&lines)))
+            }
+            (Kind::Resource | Kind::Query | Kind::Action, None, None) => Answer::Known,
         };
         let changed = answer == Answer::Known && !lines.is_empty();
         return Ok(Outcome {
@@ -192,7 +197,8 @@ fn drive<M: Module>(read: &M::Params, call: &ModuleCall, host: &mut Host) -> Mod
             believe::<M>(read, &again)?;
         }
     }
-    let changed = M::KIND != Kind::Wait && !lines.is_empty() && M::changed(read, &found, &reached);
+    let is_ours = M::KIND != Kind::Wait && M::elsewhere(&found).is_none();
+    let changed = is_ours && !lines.is_empty() && M::changed(read, &found, &reached);
     Ok(Outcome {
         answer: Answer::Known,
         changed,

@@ -34,8 +34,12 @@ pub mod haproxy_config;
 pub mod hostname;
 pub mod lineinfile;
 pub mod package;
+pub mod postgres_database;
+pub mod postgres_extension;
 pub mod postgres_hba;
+pub mod postgres_role;
 mod postgres_session;
+mod postgres_setting;
 pub mod postgres_settings;
 mod remote;
 pub mod replace;
@@ -173,6 +177,11 @@ pub trait Module: 'static {
         None
     }
 
+    /// Why the differences are repaired on another host and only arrive here, where that is so: an apply waits for them.
+    fn elsewhere(_found: &Self::State) -> Option<&'static str> {
+        None
+    }
+
     /// Whether a difference makes the step a change; one that does not is made all the same, and not told.
     fn counts(_change: &Self::Change) -> bool {
         true
@@ -232,6 +241,9 @@ pub const MODULES: &[&dyn AnyModule] = &[
     &Erased::<haproxy_backend::HaproxyBackend>::NEW,
     &Erased::<postgres_settings::PostgresSettings>::NEW,
     &Erased::<postgres_hba::PostgresHba>::NEW,
+    &Erased::<postgres_role::PostgresRole>::NEW,
+    &Erased::<postgres_database::PostgresDatabase>::NEW,
+    &Erased::<postgres_extension::PostgresExtension>::NEW,
 ];
 
 /// Finds a module by its short or fully qualified name. Only the collections of the table are known: `my.corp.copy` is

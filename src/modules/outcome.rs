@@ -37,6 +37,8 @@ pub enum Thing {
     Unit(String),
     Port(u16),
     ProxyServer(Box<ProxyServer>),
+    /// A database of the server on this host.
+    Database(String),
 }
 
 /// A server that HAProxy knows once it runs with a configuration file that names it.
@@ -86,6 +88,7 @@ impl std::fmt::Display for Thing {
             Thing::Unit(name) => write!(f, "the unit `{name}`"),
             Thing::Port(port) => write!(f, "something that listens on port {port}"),
             Thing::ProxyServer(server) => write!(f, "the server `{}` of {}", server.name, server.config),
+            Thing::Database(name) => write!(f, "the database `{name}`"),
         }
     }
 }

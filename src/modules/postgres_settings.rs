@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::modules::postgres_session::{self as session, Answer, Server};
 use crate::modules::remote;
 use crate::modules::{Fault, Host, HostMut, Kind, Module, Risk, Seen};
-use crate::postgres::query::{QueryError, Session};
+use crate::postgres::query::{QueryError, Session, quote_identifier, quote_literal};
 
 #[derive(Debug)]
 pub struct PostgresSettings;
@@ -142,9 +142,9 @@ impl Module for PostgresSettings {
                 // Alone in its statement: ALTER SYSTEM cannot run in a transaction block.
                 let statement = match change {
                     Change::Set { name, to, .. } => {
-                        format!("ALTER SYSTEM SET {} = {}", session::identifier(name), session::literal(to))
+                        format!("ALTER SYSTEM SET {} = {}", quote_identifier(name), quote_literal(to))
                     }
-                    Change::Reset { name, .. } => format!("ALTER SYSTEM RESET {}", session::identifier(name)),
+                    Change::Reset { name, .. } => format!("ALTER SYSTEM RESET {}", quote_identifier(name)),
                 };
                 session.execute(&statement).await?;
             }

@@ -15,6 +15,7 @@ pub mod initdb;
 pub mod postmaster;
 pub mod query;
 pub mod rewind;
+pub mod scram;
 pub mod slots;
 pub mod standby;
 mod tls;

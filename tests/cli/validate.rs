@@ -107,6 +107,48 @@ fn values_of_cluster_yml_are_checked_all_at_once() {
 }
 
 #[test]
+fn roles_and_databases_of_cluster_yml_are_checked_where_they_are_written() {
+    let world = World::healthy().edit(
+        "inventory/cluster.yml",
+        "  version: 17\n",
+        "  version: 17\n  roles:\n    - {name: app, pasword: \"{{ x }}\"}\n    - name: postgres\n  databases:\n    \
+         - name: orders\n      owner: ap\n      extensions: [hstore, {version: 1}]\n",
+    );
+
+    assert_snapshot!(problems(&world), @r#"
+    error: `postgres.roles[0]` has no key `pasword`
+     --> inventory/cluster.yml:5:19
+      |
+    5 |     - {name: app, pasword: "{{ x }}"}
+      |                   ^^^^^^^
+      = hint: did you mean `password`?
+
+    error: K147 the role `postgres` is made by the deployment itself
+     --> inventory/cluster.yml:6:13
+      |
+    6 |     - name: postgres
+      |             ^^^^^^^^
+      = hint: leave it out; its password is a variable, e.g. `keddah_superuser_password`
+
+    warning: K145 the database `orders` is to belong to `ap`, which is not among `roles`
+     --> inventory/cluster.yml:9:14
+      |
+    9 |       owner: ap
+      |              ^^
+      = hint: did you mean `app`?
+
+    error: `postgres.databases[0].extensions[1].name` is missing
+      --> inventory/cluster.yml:10:28
+       |
+    10 |       extensions: [hstore, {version: 1}]
+       |                            ^
+       = hint: add `name:`
+
+    8 hosts, 1 play, 1 role: 3 errors, 1 warning, 1 piece of advice
+    "#);
+}
+
+#[test]
 fn a_ring_of_groups_is_told_with_every_place() {
     let world = World::healthy()
         .file("inventory/hosts.ini", "[site:children]\nrow\n[row:children]\nrack\n[rack:children]\nsite\n");

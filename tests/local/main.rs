@@ -9,6 +9,7 @@ mod agents;
 mod apply;
 mod bed;
 mod ctl;
+mod databases;
 mod guard;
 #[path = "../common/patronictl.rs"]
 mod patronictl;

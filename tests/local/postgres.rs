@@ -25,10 +25,10 @@ use nix::unistd::{Pid, User, geteuid};
 use crate::sshd::until;
 
 const SUPERUSER: &str = "postgres";
-const LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs the calling test once more as the user postgres: its programs refuse root.
-fn as_postgres(test: &str, body: impl FnOnce()) {
+pub(crate) fn as_postgres(test: &str, body: impl FnOnce()) {
     if !geteuid().is_root() {
         return body();
     }
@@ -52,23 +52,26 @@ fn as_postgres(test: &str, body: impl FnOnce()) {
     );
 }
 
-struct Node {
-    installation: Installation,
-    folder: PathBuf,
-    place: ConfigPlace,
+pub(crate) struct Node {
+    pub installation: Installation,
+    pub folder: PathBuf,
+    pub place: ConfigPlace,
     name: &'static str,
-    port: u16,
+    pub port: u16,
+    /// How users of this machine are let in.
+    pub local: &'static str,
     child: Option<Child>,
 }
 
 impl Node {
-    fn new(folder: &Path, name: &'static str, port: u16) -> Node {
+    pub fn new(folder: &Path, name: &'static str, port: u16) -> Node {
         Node {
             installation: Installation::at("/usr/lib/postgresql/15/bin"),
             folder: folder.to_owned(),
             place: ConfigPlace::inside(&folder.join(name)),
             name,
             port,
+            local: "scram-sha-256",
             child: None,
         }
     }
@@ -84,7 +87,7 @@ impl Node {
         }
     }
 
-    fn configure(&self, recovery: &Parameters) {
+    pub fn configure(&self, recovery: &Parameters) {
         let include = conf::settle_base(&self.place, None).unwrap();
         let sockets = self.folder.display().to_string();
         let file = BTreeMap::from([
@@ -94,14 +97,14 @@ impl Node {
         conf::write(&self.place, &conf::render(&include, &file, recovery)).unwrap();
         conf::clean_auto(&self.place.data_dir).unwrap();
         let lines = [
-            "local all all scram-sha-256",
-            "host all all 127.0.0.1/32 scram-sha-256",
-            "host replication all 127.0.0.1/32 scram-sha-256",
+            format!("local all all {}", self.local),
+            "host all all 127.0.0.1/32 scram-sha-256".to_owned(),
+            "host replication all 127.0.0.1/32 scram-sha-256".to_owned(),
         ];
-        hba::write(&self.place, &lines.map(str::to_owned)).unwrap();
+        hba::write(&self.place, &lines).unwrap();
     }
 
-    fn start(&mut self) {
+    pub fn start(&mut self) {
         let argv = postmaster::argv(&self.installation, &self.launch());
         let log = std::fs::File::options()
             .append(true)
@@ -125,7 +128,7 @@ impl Node {
         });
     }
 
-    fn target(&self, host: Host) -> Target {
+    pub fn target(&self, host: Host) -> Target {
         Target {
             host,
             port: self.port,
@@ -137,7 +140,7 @@ impl Node {
         }
     }
 
-    async fn session(&self) -> Session {
+    pub async fn session(&self) -> Session {
         loop {
             match query::connect(&self.target(Host::Socket(self.folder.clone()))).await {
                 Ok(session) => return session,
@@ -150,7 +153,7 @@ impl Node {
         }
     }
 
-    fn source(&self, user: &str, passfile: &Path) -> basebackup::Source {
+    pub fn source(&self, user: &str, passfile: &Path) -> basebackup::Source {
         basebackup::Source {
             host: "127.0.0.1".into(),
             port: self.port,
@@ -160,7 +163,7 @@ impl Node {
         }
     }
 
-    fn follow(&self, upstream: &Node, passfile: &Path) {
+    pub fn follow(&self, upstream: &Node, passfile: &Path) {
         let upstream = Upstream {
             host: "localhost".into(),
             port: upstream.port,
@@ -185,7 +188,7 @@ impl Drop for Node {
 }
 
 /// Asks until the answer is as it should be.
-async fn seen<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn seen<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     for _ in 0..1_500 {
         if let Some(found) = look().await {
             return found;

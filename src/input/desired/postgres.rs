@@ -82,10 +82,10 @@ part! {
         bypassrls: bool = false, Limit::None;
         inherit: bool = true, Limit::None;
         /// Most connections at a time; -1 for any number.
-        connection_limit: i64 = -1, Limit::Range(-1, i64::MAX);
-        /// Roles that it is a member of.
+        connection_limit: i64 = -1, Limit::Range(-1, i32::MAX as i64);
+        /// All roles that it is a member of.
         member_of: Vec<Arc<str>> = Vec::new(), Limit::None;
-        /// Settings of its sessions.
+        /// All settings of its sessions.
         settings: Free = Free::default(), Limit::None;
         state: State = State::Present, Limit::None;
     }
@@ -115,7 +115,7 @@ part! {
     pub struct ExtensionBody {
         /// Its name.
         name: Arc<str> = "".into(), Limit::Required;
-        /// The version; the newest that is installed when it is not given.
+        /// The version; when it is not given, a new one has the packages' own, and an old one keeps its.
         version: Option<Arc<str>> = None, Limit::None;
         /// The schema that holds its objects.
         schema: Option<Arc<str>> = None, Limit::None;

@@ -7,6 +7,7 @@ use crate::input::desired::Desired;
 use crate::input::desired::agent::SynchronousMode;
 use crate::input::desired::flavour::Flavour;
 use crate::input::desired::members::Member;
+use crate::input::desired::postgres::Role;
 use crate::input::desired::shape::Shape;
 
 /// The database user of streaming replication.
@@ -110,9 +111,30 @@ fn postgres(desired: &Desired, parts: &Parts) -> Value {
             ("default_database", text(&flavour.default_database)),
             ("initdb", Value::from(options)),
             ("hba", hba(desired, parts)),
+            ("roles", parents_first(&postgres.roles.value)),
             ("members", members(&parts.postgres)),
         ],
     )
+}
+
+/// Puts each role behind those it is a member of, and otherwise keeps the file's order; a ring stays for Postgres to refuse.
+fn parents_first(roles: &[Role]) -> Value {
+    fn place<'r>(role: &'r Role, roles: &'r [Role], seen: &mut Vec<&'r Arc<str>>, placed: &mut Vec<Value>) {
+        if seen.contains(&&role.name.value) {
+            return;
+        }
+        seen.push(&role.name.value);
+        let is_parent = |other: &&Role| role.member_of.value.contains(&other.name.value);
+        for parent in roles.iter().filter(is_parent) {
+            place(parent, roles, seen, placed);
+        }
+        placed.push(role.to_value());
+    }
+    let (mut seen, mut placed) = (Vec::new(), Vec::new());
+    for role in roles {
+        place(role, roles, &mut seen, &mut placed);
+    }
+    placed.into()
 }
 
 /// Returns all lines of pg_hba.conf: the cluster's own connections first, then the clients'.
@@ -168,4 +190,28 @@ fn dynamic(desired: &Desired) -> Value {
     postgresql.insert("parameters".into(), parameters.into());
     document.insert("postgresql".into(), postgresql.into());
     document.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::input::desired::shape::Setting;
+
+    fn role(name: &str, parents: &[&str]) -> Role {
+        Role {
+            name: Setting::default_of(name.into()),
+            member_of: Setting::default_of(parents.iter().map(|parent| (*parent).into()).collect()),
+            ..Role::default()
+        }
+    }
+
+    #[test]
+    fn a_role_stands_behind_those_it_is_a_member_of() {
+        let roles = [role("app", &["writers", "x"]), role("bob", &[]), role("writers", &["readers"])];
+        let ring = [role("readers", &["writers"])];
+        let placed = parents_first(&[roles.as_slice(), &ring].concat());
+        let name = |role: &Value| role.get("name").and_then(Value::as_str).map(str::to_owned);
+        let names: Vec<String> = placed.as_list().unwrap().iter().filter_map(name).collect();
+        assert_eq!(names, ["readers", "writers", "app", "bob"]);
+    }
 }

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::input::desired::postgres::Role;
 use crate::input::desired::topology::{Facts, Finding};
-use crate::source::Span;
+use crate::input::desired::variable::{REPLICATION_USER, REWIND_USER};
+use crate::source::{Span, suggest};
 
 /// Variables with passwords, and whom they are for.
 const POSTGRES_SECRETS: [&str; 4] = [
@@ -84,6 +86,11 @@ pub(super) fn unknown_roles(facts: &Facts<'_>) -> Vec<Finding> {
             || name.contains("{{")
             || postgres.roles.value.iter().any(|role| role.name.value == *name)
     };
+    let declare = |name: &str| {
+        let names = postgres.roles.value.iter().map(|role| role.name.value.as_ref());
+        suggest::did_you_mean(name, names)
+            .unwrap_or_else(|| format!("add `- name: {name}` to `postgres.roles`"))
+    };
     let mut findings = Vec::new();
     for database in &postgres.databases.value {
         if let Some(owner) = database.owner.value.as_ref().filter(|owner| !known(owner)) {
@@ -91,10 +98,7 @@ pub(super) fn unknown_roles(facts: &Facts<'_>) -> Vec<Finding> {
                 "the database `{}` is to belong to `{owner}`, which is not among `roles`",
                 database.name.value
             );
-            findings.push(
-                Finding::new(message, database.owner.span)
-                    .hint(format!("add `- name: {owner}` to `postgres.roles`")),
-            );
+            findings.push(Finding::new(message, database.owner.span).hint(declare(owner)));
         }
     }
     for role in &postgres.roles.value {
@@ -103,10 +107,7 @@ pub(super) fn unknown_roles(facts: &Facts<'_>) -> Vec<Finding> {
                 "the role `{}` is to be a member of `{parent}`, which is not among `roles`",
                 role.name.value
             );
-            findings.push(
-                Finding::new(message, role.member_of.span)
-                    .hint(format!("add `- name: {parent}` to `postgres.roles`")),
-            );
+            findings.push(Finding::new(message, role.member_of.span).hint(declare(parent)));
         }
     }
     findings
@@ -130,4 +131,16 @@ pub(super) fn declared_twice(facts: &Facts<'_>) -> Vec<Finding> {
         }
     }
     findings
+}
+
+pub(super) fn own_roles(facts: &Facts<'_>) -> Vec<Finding> {
+    let own = [&*facts.parts.flavour.user, REPLICATION_USER, REWIND_USER];
+    let roles = facts.desired.postgres.value.roles.value.iter();
+    let declared = roles.filter(|role| own.contains(&&*role.name.value));
+    let finding = |role: &Role| {
+        let message = format!("the role `{}` is made by the deployment itself", role.name.value);
+        Finding::new(message, role.name.span)
+            .hint("leave it out; its password is a variable, e.g. `keddah_superuser_password`")
+    };
+    declared.map(finding).collect()
 }

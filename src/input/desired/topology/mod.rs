@@ -290,6 +290,13 @@ pub const RULES: &[Rule] = &[
         "one of the two declarations would be lost",
         access::declared_twice,
     ),
+    row(
+        "K147",
+        Error,
+        "a role of the deployment itself is declared",
+        "its attributes and password are the deployment's own, and the members need them to reach each other",
+        access::own_roles,
+    ),
 ];
 
 /// Applies all rules.

@@ -109,6 +109,7 @@ fn rules_about_the_desired_state_see_what_is_wrong() {
     assert_eq!(postgres("hba: ['host all all all trust']"), "K143");
     assert_eq!(postgres("databases: [{name: a, owner: b}]"), "K145");
     assert_eq!(postgres("roles: [{name: a}, {name: a}]"), "K146");
+    assert_eq!(postgres("roles: [{name: replicator}]"), "K147");
 }
 
 #[test]
