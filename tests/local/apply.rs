@@ -5,10 +5,11 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use crate::sshd::{Sshd, TestUser};
+use crate::sshd::{Sshd, TestUser, turn};
 
 /// Runs `keddah` with a home of its own and returns what it said.
 fn keddah(folder: &Path, args: &[&str]) -> Output {
+    let _turn = turn();
     Command::new(env!("CARGO_BIN_EXE_keddah"))
         .args(args)
         .current_dir(folder)

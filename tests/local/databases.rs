@@ -15,6 +15,7 @@ use keddah::sys::secret::Secret;
 use serde_json::{Value as Json, json};
 
 use crate::postgres::{LIMIT, Node, as_postgres, seen};
+use crate::sshd::turn;
 
 /// A primary and a streaming replica, whose own user may do everything through their sockets.
 struct Pair {
@@ -246,6 +247,7 @@ const PLAYBOOK: &str = "
 ";
 
 fn keddah(folder: &Path, command: &str) -> (i32, String) {
+    let _turn = turn();
     let Output { status, stdout, stderr } = Command::new(folder.join("keddah"))
         .args([command, "-i", "hosts.ini", "play.yml"])
         .current_dir(folder)

@@ -15,7 +15,7 @@ use keddah::transport::host_keys::HostKeyError;
 use keddah::transport::options::Target;
 use keddah::transport::{Connector, Unreachable};
 
-use crate::sshd::{PASSWORD, Sshd, TestUser, processes_with, run, until};
+use crate::sshd::{PASSWORD, Sshd, TestUser, processes_with, run, turn, until};
 
 type Session = Client<ToHost, FromHost>;
 
@@ -458,6 +458,7 @@ async fn a_full_disk_is_told_and_leaves_nothing() {
 
 #[tokio::test]
 async fn the_lock_of_a_host_is_held_by_one_session_and_goes_with_it() {
+    let _turn = tokio::task::spawn_blocking(turn).await.unwrap();
     let server = Sshd::start();
     let user = TestUser::new("lock");
     let mut first = connect(&server.target("root", &[])).await.unwrap();

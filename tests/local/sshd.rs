@@ -29,6 +29,14 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until no other test changes this machine, and keeps others waiting: a host is changed by one run at a time, and all
+/// tests have the same host.
+pub fn turn() -> std::fs::File {
+    let file = std::fs::File::open(std::env::temp_dir()).unwrap();
+    file.lock().unwrap();
+    file
+}
+
 /// Says what is missing where these tests cannot run.
 pub fn demand_root_and_packages() {
     assert!(nix::unistd::geteuid().is_root(), "these tests make users and an sshd: run them as root");
