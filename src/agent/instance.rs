@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use crate::agent::view::Local;
 use crate::cluster::{MemberName, SyncNames};
 use crate::contract::config::AgentConfig;
 use crate::contract::dynamic::{effective_postgresql, parameter_text};
+use crate::contract::methods::{self, Method};
 use crate::postgres::Installation;
 use crate::postgres::conf::{ConfigPlace, Parameters};
 use crate::postgres::query::{Host, Target};
@@ -146,6 +148,35 @@ impl Instance {
             options.push(("checkpoint".to_owned(), Some("fast".to_owned())));
         }
         options
+    }
+
+    /// Returns how this member's data is made from another's, in the order in which it is tried.
+    pub fn replica_methods(&self) -> Vec<Method> {
+        methods::of_replicas(None, &self.section)
+    }
+
+    /// Returns what of the own configuration decisions rest on.
+    pub fn local(&self) -> Local {
+        Local {
+            custom_bootstrap: self.config.bootstrap.method.is_some(),
+            copies_without_leader: self.replica_methods().iter().any(|method| method.no_leader),
+            pre_promote: self.pre_promote().is_some(),
+        }
+    }
+
+    /// Returns the command that must end well before a promotion.
+    pub fn pre_promote(&self) -> Option<String> {
+        self.command("pre_promote")
+    }
+
+    /// Returns the command that is run before a stop.
+    pub fn before_stop(&self) -> Option<String> {
+        self.command("before_stop")
+    }
+
+    fn command(&self, key: &str) -> Option<String> {
+        let text = self.section.get(key).and_then(Value::as_str)?;
+        (!text.trim().is_empty()).then(|| text.to_owned())
     }
 
     /// Returns where the server listens for this agent.

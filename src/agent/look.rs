@@ -33,6 +33,7 @@ impl Agent {
             wall: UnixMs(clock::wall().as_millisecond()),
             me: self.me.clone(),
             tags: tags::read(&self.config.tags),
+            local: self.instance.local(),
             settings: self.settings.clone(),
             dcs: seen(snapshot, self.silent_since),
             lease: self.keeper.lease(),

@@ -36,13 +36,13 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use crate::agent::act::callbacks;
+use crate::agent::act::callbacks::Callbacks;
 use crate::agent::act::dcs::{DcsActor, Ground, Particulars};
 use crate::agent::act::job::{Jobs, set_data_aside};
 use crate::agent::act::postgres::{ServerActor, Site};
 use crate::agent::api::access::Access;
 use crate::agent::api::commands::Ask;
-use crate::agent::decide::action::ExitStatus;
+use crate::agent::decide::action::{CallbackEvent, ExitStatus};
 use crate::agent::decide::{Action, Decision, Memory, decide};
 use crate::agent::instance::Instance;
 use crate::agent::lease::gate::Gate;
@@ -91,6 +91,7 @@ struct Agent {
     keeper: Keeper,
     observer: Observer,
     jobs: Jobs,
+    callbacks: Callbacks,
     dcs: DcsActor,
     server: ServerActor,
     recorder: Recorder,
@@ -177,6 +178,11 @@ impl Agent {
         }
         let mut site = Site { instance: &self.instance, observer: &mut self.observer, read: &self.read };
         if let Some(verdict) = self.server.run(action, &mut site).await {
+            if let (Action::ApplyConfiguration, Verdict::Done, Some(role)) =
+                (action, verdict, self.memory.announced.role)
+            {
+                self.callbacks.run(&self.config, CallbackEvent::Reload, role);
+            }
             return verdict;
         }
         match action {
@@ -212,7 +218,7 @@ impl Agent {
                 }
             },
             Action::Callback { event, role } => {
-                callbacks::run(&self.config, *event, *role);
+                self.callbacks.run(&self.config, *event, *role);
                 Verdict::Done
             }
             Action::AnswerRequest { id, done } => {

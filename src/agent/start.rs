@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::agent::act::callbacks::Callbacks;
 use crate::agent::act::dcs::DcsActor;
 use crate::agent::act::job::{Jobs, PROGRAMS};
 use crate::agent::act::postgres::ServerActor;
@@ -233,6 +234,7 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
         recorder: Recorder::new(client.clone(), &keys, me.as_str(), told),
         server: ServerActor { gate: gate.clone(), keeper: keeper.clone() },
         jobs: Jobs::new(wake.clone()),
+        callbacks: Callbacks::default(),
         observer: Observer::default(),
         memory: Memory::default(),
         peers: Peers::default(),

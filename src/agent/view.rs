@@ -26,6 +26,8 @@ pub struct View {
     pub me: MemberName,
     /// The tags of this member, from its own configuration.
     pub tags: Tags,
+    /// What else of its own configuration matters.
+    pub local: Local,
     /// The dynamic configuration last seen, with the local one merged in.
     pub settings: Settings,
     /// What etcd says. `Now` only for a snapshot that an answered read of this look, or an unbroken watch, vouches for.
@@ -45,6 +47,17 @@ pub struct View {
     pub outcomes: Vec<Outcome>,
     /// What was asked of this agent by signal or REST and has not been answered.
     pub requests: Requests,
+}
+
+/// What a member's own configuration says about how its data comes to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Local {
+    /// The cluster is made by the user's program instead of initdb.
+    pub custom_bootstrap: bool,
+    /// There is a method that makes a replica without any other member.
+    pub copies_without_leader: bool,
+    /// A program of the user's must end well before a promotion.
+    pub pre_promote: bool,
 }
 
 /// A value from outside, with how fresh it is.
@@ -292,8 +305,10 @@ pub struct Control {
     pub rewindable: bool,
     /// `standby.signal`, `recovery.signal` or the label of a copy is there: a start leads into recovery.
     pub recovery_signal: bool,
-    /// The cluster was made by initdb and its roles have not been made yet.
+    /// The cluster was made here and its roles have not been made yet.
     pub bootstrap_unfinished: bool,
+    /// It was made by the user's program: its first start may lead through a recovery that ends by itself.
+    pub restored: bool,
 }
 
 /// The state that pg_control records.
@@ -483,13 +498,18 @@ pub struct PeerFacts {
 /// A long-running job. One at a time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Job {
-    /// initdb into the empty data directory; leaves the mark `bootstrap_unfinished`. Writes no roles.
+    /// initdb, or the user's program in its place, into the empty data directory; leaves the mark
+    /// `bootstrap_unfinished`. Writes no roles.
     Initdb,
     /// Roles, grants and `post_bootstrap` on the running primary; removes the mark at its end.
     PostBootstrap { fence: Fence },
+    /// The user's program before a promotion under this lock.
+    PrePromote { fence: Fence },
     /// A base backup from `source`. With `replaces`, the data directory, which must not be in use, is removed first;
     /// what an interrupted clone left is always removed.
     Clone { source: MemberName, replaces: bool },
+    /// A copy by the user's methods that need no other member, such as a restored backup.
+    Restore,
     /// pg_rewind against `source`, the running leader.
     Rewind { source: MemberName },
     /// Single-user start and stop, so that a crashed primary's WAL has an end that pg_rewind can read.
@@ -502,7 +522,9 @@ impl Job {
         match self {
             Job::Initdb => "initdb",
             Job::PostBootstrap { .. } => "post-bootstrap",
+            Job::PrePromote { .. } => "pre_promote",
             Job::Clone { .. } => "clone",
+            Job::Restore => "restore",
             Job::Rewind { .. } => "rewind",
             Job::CrashRecovery => "crash recovery",
         }
@@ -540,6 +562,7 @@ pub enum Deed {
     ClaimInitialize,
     FinishInitialize,
     AbandonInitialize,
+    ForsakeInitialize,
     TakeLeaderKey,
     ReleaseLeaderKey,
     HandOver,

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::contract::document::boolean;
 use crate::contract::env;
+use crate::contract::methods::Method;
 use crate::source::yaml;
 use crate::source::{Diagnostic, Diagnostics, FileId, Node, NodeValue, Span};
 use crate::sys::secret::Secret;
@@ -144,6 +145,8 @@ pub struct BootstrapSection {
     pub dcs: Map<String, Value>,
     /// Options of initdb, each without its dashes: `("data-checksums", None)`, `("encoding", Some("UTF8"))`.
     pub initdb: Vec<(String, Option<String>)>,
+    /// The program that makes the cluster in initdb's place.
+    pub method: Option<Method>,
     /// Command run after initdb with a connection string appended.
     pub post_init: Option<String>,
 }
@@ -488,8 +491,16 @@ impl Reader {
         BootstrapSection {
             dcs: self.object("bootstrap.dcs"),
             initdb,
+            method: self.bootstrap_method(),
             post_init: self.text("bootstrap.post_bootstrap").or_else(|| self.text("bootstrap.post_init")),
         }
+    }
+
+    /// Reads the method that is chosen; initdb where it is named, or where the one named has no command.
+    fn bootstrap_method(&self) -> Option<Method> {
+        let name = self.text("bootstrap.method").filter(|name| name != "initdb")?;
+        let section = self.object(&format!("bootstrap.{name}"));
+        section.contains_key("command").then(|| Method::read(&name, &section))
     }
 
     fn at(&self, path: &str) -> Option<&Value> {

@@ -14,6 +14,7 @@ pub mod failover;
 pub mod history;
 pub mod keys;
 pub mod member;
+pub mod methods;
 pub mod requests;
 pub mod rest;
 pub mod status;

@@ -19,6 +19,11 @@ pub struct Source {
 }
 
 impl Source {
+    /// Writes the connection string for a program of the user's.
+    pub fn as_text(&self) -> String {
+        self.conninfo(Some("postgres"))
+    }
+
     /// Writes the connection string, with a database where the program wants one.
     pub(super) fn conninfo(&self, database: Option<&str>) -> String {
         let port = self.port.to_string();

@@ -210,6 +210,17 @@ pub fn restore_copies(place: &ConfigPlace) -> Result<(), FileError> {
     Ok(())
 }
 
+/// Puts one file's copy back over what stands in its place.
+///
+/// # Errors
+/// The copy cannot be read, or the folder not written.
+pub fn restore_copy(place: &ConfigPlace, name: &str) -> Result<(), FileError> {
+    if let Some(text) = files::read_if_there(&place.data_dir.join(format!("{name}.backup")))? {
+        replace_if_different(&place.config_dir.join(name), &text)?;
+    }
+    Ok(())
+}
+
 /// Removes recovery parameters from `postgresql.auto.conf`: `pg_basebackup` and `ALTER SYSTEM` may have put some there,
 /// and that file beats ours. Returns whether one was there.
 ///

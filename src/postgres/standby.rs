@@ -125,6 +125,15 @@ pub fn signal(data_dir: &Path) -> Result<(), FileError> {
     files::remove(&data_dir.join(RECOVERY_SIGNAL))
 }
 
+/// Makes the next start one into a recovery that ends by itself at its target.
+///
+/// # Errors
+/// The data directory may not be written.
+pub fn signal_recovery(data_dir: &Path) -> Result<(), FileError> {
+    files::replace(&data_dir.join(RECOVERY_SIGNAL), b"", OWNER_ONLY)?;
+    files::remove(&data_dir.join(STANDBY_SIGNAL))
+}
+
 /// Makes the next start that of a primary.
 ///
 /// # Errors

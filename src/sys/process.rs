@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -57,6 +58,7 @@ pub struct Program {
     stdin: Vec<u8>,
     limit: Duration,
     kept_bytes: usize,
+    leash: Option<Leash>,
 }
 
 /// How a program ended.
@@ -163,6 +165,7 @@ impl Program {
             stdin: Vec::new(),
             limit: LIMIT,
             kept_bytes: OUTPUT_KEPT_BYTES,
+            leash: None,
         }
     }
 
@@ -240,6 +243,18 @@ impl Program {
         self.argv.first().map(|a| a.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
+    /// Lets `leash` end the program from another thread.
+    pub fn leash(mut self, leash: &Leash) -> Program {
+        self.leash = Some(leash.clone());
+        self
+    }
+
+    fn hold(&self, group: Option<Pid>) {
+        if let Some(leash) = &self.leash {
+            leash.hold(group);
+        }
+    }
+
     /// Runs the program to its end.
     ///
     /// # Errors
@@ -248,7 +263,9 @@ impl Program {
         let started = clock::now();
         let mut child = self.command().spawn().map_err(|source| self.start_error(source))?;
         let deadline = started + self.limit;
+        self.hold(i32::try_from(child.id()).ok().map(Pid::from_raw));
         let talked = self.talk(&mut child, deadline);
+        self.hold(None);
         let (mut stdout, mut stderr, status) = match talked {
             Ok(Some(done)) => done,
             Ok(None) => return Err(self.stop(child)),
@@ -376,6 +393,37 @@ impl Program {
         let last_words = String::from_utf8_lossy(&kept.take()).trim().to_owned();
         let last_words = if last_words.is_empty() { "(none)".to_owned() } else { last_words };
         ProcessError::TimedOut { program: self.name(), limit: self.limit, last_words }
+    }
+}
+
+/// Holds the process group of a program that runs, so that another thread can end all of it.
+#[derive(Debug, Clone, Default)]
+pub struct Leash(Arc<Mutex<Held>>);
+
+#[derive(Debug, Default)]
+struct Held {
+    group: Option<Pid>,
+    ended: bool,
+}
+
+impl Leash {
+    /// Kills what is on the leash, now and from here on.
+    pub fn end(&self) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.ended = true;
+        if let Some(group) = held.group {
+            let _gone = killpg(group, Signal::SIGKILL);
+        }
+    }
+
+    fn hold(&self, group: Option<Pid>) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.group = group;
+        if held.ended
+            && let Some(group) = group
+        {
+            let _gone = killpg(group, Signal::SIGKILL);
+        }
     }
 }
 

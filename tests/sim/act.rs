@@ -375,14 +375,14 @@ impl World {
         let tick = self.hosts[host].tick(self.now);
         let takes = match &job {
             Job::Initdb => self.rng.between(500, 2_000),
-            Job::PostBootstrap { .. } => self.rng.between(100, 400),
-            Job::Clone { .. } => self.rng.between(800, 4_000),
+            Job::PostBootstrap { .. } | Job::PrePromote { .. } => self.rng.between(100, 400),
+            Job::Clone { .. } | Job::Restore => self.rng.between(800, 4_000),
             Job::Rewind { .. } => self.rng.between(300, 2_000),
             Job::CrashRecovery => self.rng.between(300, 1_000),
         };
         let h = &mut self.hosts[host];
         let down = matches!(h.postgres.process, Process::Stopped | Process::Crashed);
-        if !down && !matches!(job, Job::PostBootstrap { .. }) {
+        if !down && !matches!(job, Job::PostBootstrap { .. } | Job::PrePromote { .. }) {
             return Verdict::Failed;
         }
         if let Job::Clone { replaces, .. } = &job {
@@ -443,6 +443,8 @@ impl World {
                 ok
             }
             Job::Clone { source, .. } => self.copy_from(host, source, false),
+            Job::Restore => false,
+            Job::PrePromote { .. } => true,
             Job::Rewind { source } => self.copy_from(host, source, true),
             Job::CrashRecovery => {
                 let id = self.next_record();
@@ -613,6 +615,7 @@ impl World {
             wall: UnixMs(i64::try_from(self.now).unwrap()),
             me: h.name.clone(),
             tags: h.tags.clone(),
+            local: Local::default(),
             settings,
             dcs,
             lease,

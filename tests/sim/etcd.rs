@@ -204,6 +204,20 @@ impl Etcd {
                 }
                 ok
             }
+            Action::ForsakeInitialize { fence, system_id, config } => {
+                let same = matches!(&self.initialize, Some((Initialize::Done(id), _)) if *id == system_id);
+                let ok = self.holds(fence) && same;
+                if ok {
+                    self.bump();
+                    self.initialize = None;
+                    self.leader = None;
+                    self.sync = None;
+                    if config {
+                        self.config.1 = 0;
+                    }
+                }
+                ok
+            }
             Action::TakeLeaderKey { lease, compared, sync, spend_failover } => {
                 let identifier = match (compared.initialize, &self.initialize) {
                     (Some(id), Some((Initialize::Done(present), _))) => id == *present,
@@ -324,6 +338,7 @@ pub fn is_etcds(deed: Deed) -> bool {
         deed,
         ClaimInitialize
             | FinishInitialize
+            | ForsakeInitialize
             | AbandonInitialize
             | TakeLeaderKey
             | ReleaseLeaderKey

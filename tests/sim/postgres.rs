@@ -69,6 +69,7 @@ impl Disk {
             rewindable: true,
             recovery_signal: self.recovery_signal,
             bootstrap_unfinished: self.bootstrap_unfinished,
+            restored: false,
         }
     }
 

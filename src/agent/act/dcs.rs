@@ -61,6 +61,9 @@ impl DcsActor {
             Action::AbandonInitialize { lease } => {
                 self.claimed(*lease).then(Write::Delete { key: self.keys.initialize() })
             }
+            Action::ForsakeInitialize { fence, system_id, config } => {
+                self.forsake(*fence, *system_id, *config)
+            }
             Action::TakeLeaderKey { lease, compared, sync, spend_failover } => {
                 match self.keeper.renew().await {
                     Ok(renewed) if renewed == *lease => {}
@@ -140,6 +143,22 @@ impl DcsActor {
         Txn::default()
             .when(Compare::Value { key: key.clone(), value: String::new() })
             .when(Compare::Lease { key, lease: lease.0 })
+    }
+
+    fn forsake(&self, fence: Fence, system_id: SystemId, config: bool) -> Txn {
+        let key = self.keys.initialize();
+        let mut txn = self
+            .fenced(fence)
+            .when(Compare::Value { key: key.clone(), value: system_id.to_string() })
+            .then(Write::Delete { key })
+            .then(Write::Delete { key: self.keys.sync() })
+            .then(Write::Delete { key: self.keys.leader() });
+        if config {
+            txn = txn
+                .when(Compare::ModRevision { key: self.keys.config(), revision: fence.create_revision.0 })
+                .then(Write::Delete { key: self.keys.config() });
+        }
+        txn
     }
 
     fn finish_initialize(

@@ -7,12 +7,14 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::agent::act::postgres::{launch, write_passfile};
+use crate::agent::act::restored;
 use crate::agent::instance::Instance;
 use crate::agent::observe::dcs::DcsRead;
-use crate::agent::observe::postgres::{BOOTSTRAP_MARK, bootstrap_mark};
+use crate::agent::observe::postgres::{bootstrap_mark, is_restored};
 use crate::agent::view::{Job, JobReport, JobState};
 use crate::cluster::MemberName;
 use crate::contract::config::Credentials;
+use crate::contract::methods::split_words;
 use crate::postgres::basebackup::Source;
 use crate::postgres::conf::split;
 use crate::postgres::initdb::{Initdb, run_initdb};
@@ -20,20 +22,22 @@ use crate::postgres::postmaster::argv;
 use crate::postgres::query::{QueryError, connect};
 use crate::postgres::rewind::RecoveryError;
 use crate::postgres::users::{Purpose, Role, ensure};
-use crate::postgres::{ProgramError, basebackup, conf, rewind};
+use crate::postgres::{ProgramError, rewind};
 use crate::sys::children;
 use crate::sys::clock;
 use crate::sys::files::{self, Attributes, FileError};
-use crate::sys::process::{ProcessError, Program};
+use crate::sys::process::{Leash, Output, ProcessError, Program};
 
 /// The programs that jobs run.
 pub const PROGRAMS: [&str; 6] =
     ["initdb", "pg_basebackup", "pg_rewind", "pg_receivewal", "postgres", "pg_waldump"];
 
 /// Nothing is copied for longer.
-const COPY_LIMIT: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(super) const COPY_LIMIT: Duration = Duration::from_secs(7 * 24 * 3600);
 const REWIND_LIMIT: Duration = Duration::from_secs(24 * 3600);
 const POST_INIT_LIMIT: Duration = Duration::from_secs(3600);
+/// Nobody can write meanwhile.
+const PRE_PROMOTE_LIMIT: Duration = Duration::from_secs(300);
 
 /// Why a job failed.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +57,11 @@ pub enum JobError {
     #[error("no member `{0}` is known to copy from")]
     Unknown(String),
     #[error("`{command}` ended with {exit}: {last_words}")]
-    PostInit { command: String, exit: String, last_words: String },
+    Command { command: String, exit: String, last_words: String },
+    #[error("`{0}` ended well and left no database cluster")]
+    NothingThere(String),
+    #[error("no method that makes a replica works without another member")]
+    NoMethod,
     #[error("the job was ended")]
     Cancelled,
 }
@@ -63,12 +71,14 @@ pub enum JobError {
 pub struct Jobs {
     report: Arc<Mutex<Option<JobReport>>>,
     task: Arc<Mutex<Option<tokio::task::JoinHandle<()>>>>,
+    /// Ends the user's program that the job runs.
+    leash: Arc<Mutex<Leash>>,
     wake: Arc<Notify>,
 }
 
 impl Jobs {
     pub fn new(wake: Arc<Notify>) -> Jobs {
-        Jobs { report: Arc::default(), task: Arc::default(), wake }
+        Jobs { report: Arc::default(), task: Arc::default(), leash: Arc::default(), wake }
     }
 
     /// Returns how the job stands. One that runs shows life by being there: its programs have limits of their own.
@@ -94,7 +104,9 @@ impl Jobs {
         let now = clock::now();
         let fresh = JobReport { job: job.clone(), started: now, progressed: now, state: JobState::Running };
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
-        let work = Work { instance: instance.clone(), read: read.clone() };
+        let leash = Leash::default();
+        *self.leash.lock().unwrap_or_else(PoisonError::into_inner) = leash.clone();
+        let work = Work { instance: instance.clone(), read: read.clone(), leash };
         let (jobs, job) = (self.clone(), job.clone());
         let task = tokio::spawn(async move {
             tracing::info!(job = job.name(), "a job begins");
@@ -131,25 +143,29 @@ impl Jobs {
         if let Some(task) = self.task.lock().unwrap_or_else(PoisonError::into_inner).take() {
             task.abort();
         }
+        self.leash.lock().unwrap_or_else(PoisonError::into_inner).end();
         children::end_children(&PROGRAMS);
         self.settle(JobState::Failed { at: clock::now() });
     }
 }
 
-struct Work {
-    instance: Instance,
+pub(super) struct Work {
+    pub(super) instance: Instance,
     read: DcsRead,
+    pub(super) leash: Leash,
 }
 
 impl Work {
     async fn run(self, job: &Job) -> Result<(), JobError> {
         match job {
-            Job::Initdb => self.blocking(Work::initdb).await,
+            Job::Initdb => self.blocking(Work::make).await,
             Job::PostBootstrap { .. } => self.post_bootstrap().await,
             Job::Clone { source, replaces } => {
                 let (source, replaces) = (source.clone(), *replaces);
-                self.blocking(move |work| work.copy(&source, replaces)).await
+                self.blocking(move |work| work.copy(Some(&source), replaces)).await
             }
+            Job::Restore => self.blocking(|work| work.copy(None, false)).await,
+            Job::PrePromote { .. } => self.pre_promote().await,
             Job::Rewind { source } => {
                 let source = source.clone();
                 self.blocking(move |work| work.rewind(&source)).await
@@ -165,6 +181,13 @@ impl Work {
         tokio::task::spawn_blocking(move || work(&self)).await.unwrap_or(Err(JobError::Cancelled))
     }
 
+    fn make(&self) -> Result<(), JobError> {
+        match &self.instance.config.bootstrap.method {
+            Some(method) => self.restore(method),
+            None => self.initdb(),
+        }
+    }
+
     fn initdb(&self) -> Result<(), JobError> {
         let config = &self.instance.config;
         let what = Initdb {
@@ -178,7 +201,7 @@ impl Work {
         Ok(())
     }
 
-    fn source(&self, name: &MemberName, user: &Credentials) -> Result<Source, JobError> {
+    pub(super) fn source(&self, name: &MemberName, user: &Credentials) -> Result<Source, JobError> {
         let place = self.read.documents.get(name).and_then(|document| document.host_port());
         let (host, port) = place.ok_or_else(|| JobError::Unknown(name.as_str().to_owned()))?;
         Ok(Source {
@@ -188,22 +211,6 @@ impl Work {
             passfile: Some(self.instance.passfile()),
             options: user.options.clone(),
         })
-    }
-
-    fn copy(&self, source: &MemberName, replaces: bool) -> Result<(), JobError> {
-        let instance = &self.instance;
-        let data_dir = instance.data_dir();
-        write_passfile(instance)?;
-        let source = self.source(source, &instance.config.postgresql.replication)?;
-        if replaces || !crate::postgres::is_vacant(data_dir) {
-            empty(data_dir)?;
-        }
-        let options = instance.basebackup_options();
-        basebackup::copy(&instance.installation, data_dir, &source, &options, COPY_LIMIT)?;
-        files::remove(&data_dir.join(BOOTSTRAP_MARK))?;
-        conf::clean_auto(data_dir)?;
-        conf::restore_copies(&instance.place)?;
-        Ok(())
     }
 
     fn rewind(&self, source: &MemberName) -> Result<(), JobError> {
@@ -220,7 +227,7 @@ impl Work {
             instance.has_restore_command(),
             REWIND_LIMIT,
         )?;
-        files::remove(&instance.data_dir().join(BOOTSTRAP_MARK))?;
+        files::remove(&bootstrap_mark(instance.data_dir()))?;
         Ok(())
     }
 
@@ -248,8 +255,26 @@ impl Work {
         if let Some(command) = &self.instance.config.bootstrap.post_init {
             self.post_init(command).await?;
         }
+        let was_restored = is_restored(self.instance.data_dir());
         files::remove(&bootstrap_mark(self.instance.data_dir()))?;
+        if was_restored {
+            restored::settle(&self.instance)?;
+            session.reload().await?;
+        }
         Ok(())
+    }
+
+    /// Runs the user's command before a promotion; it fails where the command does.
+    async fn pre_promote(self) -> Result<(), JobError> {
+        let Some(command) = self.instance.pre_promote() else {
+            return Ok(());
+        };
+        let mut words = split_words(&command).into_iter();
+        let Some(program) = words.next() else {
+            return Ok(());
+        };
+        let run = Program::new(program).args(words).limit(PRE_PROMOTE_LIMIT).leash(&self.leash);
+        ended_well(command, &run.run_async().await?)
     }
 
     /// Runs the user's command with a connection string appended; its words are split at blanks, quotes respected.
@@ -274,65 +299,19 @@ impl Work {
             .env("PGPASSFILE", self.instance.passfile())
             .env("PGOPTIONS", "-c synchronous_commit=local -c statement_timeout=0")
             .limit(POST_INIT_LIMIT)
+            .leash(&self.leash)
             .run_async()
             .await?;
-        if output.exit.is_success() {
-            return Ok(());
-        }
-        Err(JobError::PostInit {
-            command: command.to_owned(),
-            exit: output.exit.to_string(),
-            last_words: output.last_words(5),
-        })
+        ended_well(command.to_owned(), &output)
     }
 }
 
-/// Splits a command line as a shell would where it has only words and quotes.
-pub fn split_words(text: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote: Option<char> = None;
-    let mut characters = text.chars();
-    while let Some(c) = characters.next() {
-        match (quote, c) {
-            (Some(open), c) if c == open => quote = None,
-            (None, '\'' | '"') => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            (None | Some('"'), '\\') => word.get_or_insert_default().extend(characters.next()),
-            (None, c) if c.is_whitespace() => words.extend(word.take()),
-            (_, c) => word.get_or_insert_default().push(c),
-        }
+/// Takes any exit status but 0 for a failure.
+pub(super) fn ended_well(command: String, output: &Output) -> Result<(), JobError> {
+    if output.exit.is_success() {
+        return Ok(());
     }
-    words.extend(word);
-    words
-}
-
-/// Removes everything in a folder; the folder itself may be a mount point and stays.
-fn empty(folder: &Path) -> Result<(), JobError> {
-    let wrong = |path: &Path| {
-        let path = path.to_owned();
-        move |source| JobError::Remove(path, source)
-    };
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(wrong(folder)(error)),
-    };
-    for entry in entries {
-        let path = entry.map_err(wrong(folder))?.path();
-        if path.file_name().is_some_and(|name| name == "lost+found") {
-            continue;
-        }
-        let removed = match path.symlink_metadata() {
-            Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(&path),
-            Ok(_) => std::fs::remove_file(&path),
-            Err(error) => Err(error),
-        };
-        removed.map_err(wrong(&path))?;
-    }
-    Ok(())
+    Err(JobError::Command { command, exit: output.exit.to_string(), last_words: output.last_words(5) })
 }
 
 /// Moves the data directory of a failed bootstrap aside, to a name ending in `.failed`; an older one there is replaced.
@@ -351,27 +330,5 @@ pub fn set_data_aside(data_dir: &Path) -> Result<(), JobError> {
     match std::fs::rename(data_dir, &aside) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         other => other.map_err(wrong),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commands_are_split_like_a_shell_does() {
-        assert_eq!(split_words("psql -w -c \"SELECT 1\""), ["psql", "-w", "-c", "SELECT 1"]);
-        assert_eq!(split_words(" a '' 'b c'\\ d "), ["a", "", "b c d"]);
-    }
-
-    #[test]
-    fn emptying_leaves_the_folder() {
-        let temp = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(temp.path().join("base/1")).unwrap();
-        std::fs::create_dir(temp.path().join("lost+found")).unwrap();
-
-        empty(temp.path()).unwrap();
-
-        assert!(crate::postgres::is_vacant(temp.path()));
     }
 }

@@ -1,6 +1,8 @@
 //! Carries out decisions. Adds no condition and makes no choice: where a fence does not hold, it says so.
 
 pub mod callbacks;
+mod copy;
 pub mod dcs;
 pub mod job;
 pub mod postgres;
+mod restored;

@@ -4,15 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::agent::act::restored;
 use crate::agent::decide::Action;
 use crate::agent::instance::{Instance, sync_names_text};
 use crate::agent::lease::gate::Gate;
 use crate::agent::lease::keeper::Keeper;
 use crate::agent::observe::configuration::{self, Kept};
 use crate::agent::observe::dcs::DcsRead;
-use crate::agent::observe::postgres::Observer;
+use crate::agent::observe::postgres::{Observer, is_restored};
 use crate::agent::view::{Fence, Started, StopMode, Upstream, Verdict};
 use crate::cluster::SyncNames;
+use crate::contract::methods::split_words;
 use crate::guard::client::GuardError;
 use crate::guard::protocol::{self, Request, StartAs};
 use crate::postgres::conf::{raise_to_primary, split};
@@ -20,12 +22,16 @@ use crate::postgres::postmaster::{Launch, argv, environment};
 use crate::postgres::query::{QueryError, Session, connect};
 use crate::postgres::{ProgramError, controldata, slots, standby};
 use crate::sys::files::FileError;
+use crate::sys::process::Program;
 
 /// How long the guard may take to begin something.
 const BEGIN: Duration = Duration::from_secs(5);
 
 /// The longest that a checkpoint before a stop may hold up the loop; the checkpoint goes on without it.
 const CHECKPOINT_BEFORE_STOP: Duration = Duration::from_secs(4);
+
+/// The longest that the user's program before a stop may hold up the loop; the keeper and the guard go on meanwhile.
+const BEFORE_STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// The longest that a checkpoint in the background may take.
 const CHECKPOINT_LIMIT: Duration = Duration::from_secs(60 * 60);
@@ -140,13 +146,19 @@ impl ServerActor {
         if self.keeper.armed() != Some(fence) {
             return Err(ServerError::Fenced);
         }
+        let (mut line, _) = split(&site.instance.parameters());
+        if is_restored(site.instance.data_dir()) {
+            restored::prepare(site.instance)?;
+            let report = controldata::report(&site.instance.installation, site.instance.data_dir())?;
+            raise_to_primary(&mut line, &report);
+            return self.start(StartAs::Primary, site.instance, line).await;
+        }
         let kept = Kept {
             recovery: configuration::recovery(site.instance, None),
             ..configuration::kept(site.instance)
         };
         configuration::write(site.instance, &kept)?;
         standby::unsignal(site.instance.data_dir())?;
-        let (line, _) = split(&site.instance.parameters());
         self.start(StartAs::Primary, site.instance, line).await
     }
 
@@ -203,6 +215,9 @@ impl ServerActor {
                 tracing::info!(error = %crate::sys::chain(&error), "the checkpoint before the stop is not done yet");
             }
         }
+        if mode == StopMode::Fast {
+            before_stop(site.instance).await;
+        }
         let (mode, limit) = match mode {
             StopMode::Fast => (protocol::StopMode::Fast, FAST_LIMIT),
             StopMode::Immediate => (protocol::StopMode::Immediate, IMMEDIATE_LIMIT),
@@ -214,6 +229,24 @@ impl ServerActor {
             protocol::StopMode::Immediate | protocol::StopMode::Kill => StopMode::Immediate,
         });
         Ok(())
+    }
+}
+
+/// Runs the user's program before the server is told to stop. Whatever it does, the stop goes on.
+async fn before_stop(instance: &Instance) {
+    let mut words =
+        instance.before_stop().map(|command| split_words(&command)).unwrap_or_default().into_iter();
+    let Some(program) = words.next() else {
+        return;
+    };
+    match Program::new(program).args(words).limit(BEFORE_STOP_LIMIT).run_async().await {
+        Ok(output) if output.exit.is_success() => {}
+        Ok(output) => {
+            tracing::warn!(exit = %output.exit, words = output.last_words(3), "before_stop failed");
+        }
+        Err(error) => {
+            tracing::warn!(error = %crate::sys::chain(&error), "before_stop could not be run");
+        }
     }
 }
 

@@ -33,6 +33,13 @@ pub enum Action {
     AbandonInitialize {
         lease: LeaseId,
     },
+    /// Fenced, if `initialize` is this identifier: `initialize`, `sync` and the leader key are deleted, and `config` too
+    /// where it came with them: nothing is left of a cluster that could not be made.
+    ForsakeInitialize {
+        fence: Fence,
+        system_id: SystemId,
+        config: bool,
+    },
     /// A keepalive, and right after its answer one transaction that compares all of `compared` and puts `leader` =
     /// this member under `lease`, with the new `sync` value and `failover` = `{}` where they are given.
     TakeLeaderKey {
@@ -197,6 +204,7 @@ pub enum CallbackEvent {
     Start,
     Stop,
     Restart,
+    Reload,
     RoleChange,
 }
 
@@ -231,6 +239,7 @@ impl Action {
             Action::ClaimInitialize { .. } => Deed::ClaimInitialize,
             Action::FinishInitialize { .. } => Deed::FinishInitialize,
             Action::AbandonInitialize { .. } => Deed::AbandonInitialize,
+            Action::ForsakeInitialize { .. } => Deed::ForsakeInitialize,
             Action::TakeLeaderKey { .. } => Deed::TakeLeaderKey,
             Action::ReleaseLeaderKey { .. } => Deed::ReleaseLeaderKey,
             Action::HandOver { .. } => Deed::HandOver,

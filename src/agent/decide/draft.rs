@@ -215,7 +215,8 @@ impl<'a> Draft<'a> {
                 if let Running::Primary(_) = running {
                     self.memory.promoting_since = None;
                     self.memory.adopting = false;
-                    self.memory.recovery = Recovery::default();
+                    let roles_failed = self.memory.recovery.roles_failed;
+                    self.memory.recovery = Recovery { roles_failed, ..Recovery::default() };
                 }
             }
             Process::Stopped | Process::Crashed => {
@@ -257,7 +258,11 @@ impl<'a> Draft<'a> {
                 self.memory.recovery.crash_recoveries_failed =
                     self.memory.recovery.crash_recoveries_failed.saturating_add(1);
             }
-            Job::Initdb | Job::PostBootstrap { .. } | Job::Clone { .. } => {}
+            Job::PostBootstrap { .. } => {
+                self.memory.recovery.roles_failed = self.memory.recovery.roles_failed.saturating_add(1);
+            }
+            Job::PrePromote { .. } => self.memory.pre_promote_failed = Some(*at),
+            Job::Initdb | Job::Clone { .. } | Job::Restore => {}
         }
     }
 }

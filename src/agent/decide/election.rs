@@ -189,6 +189,10 @@ fn not_eligible(
         None if draft.memory.adopting => {}
         None => return Some((Reason::NoIdentifier, Wake::Loop)),
     }
+    let again = draft.memory.pre_promote_failed.map(|at| at + s.view.settings.ttl);
+    if let Some(until) = again.filter(|until| s.now() < *until) {
+        return Some((Reason::PrePromoteFailed, Wake::At(until, Why::Backoff)));
+    }
     if s.view.tags.failover_priority() == 0 {
         return Some((Reason::NotAllowedByTags, Wake::Loop));
     }

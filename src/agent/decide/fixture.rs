@@ -26,6 +26,7 @@ pub(super) fn control() -> Control {
         rewindable: true,
         recovery_signal: true,
         bootstrap_unfinished: false,
+        restored: false,
     }
 }
 
@@ -114,6 +115,7 @@ pub(super) fn healthy(me: &str) -> Fixture {
         wall: UnixMs(1_800_000_000_000),
         me,
         tags: Tags::default(),
+        local: Local::default(),
         settings: Settings::default(),
         dcs: Seen::Never,
         lease: Lease::Held { id: LeaseId(lease), deadline: NOW + secs(30), stop_at: NOW + secs(27) },

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::agent::view::{
-    Configuration, Control, Fence, Guard, Initialize, PrimaryFacts, ReplicaFacts, Revision, Started, Status,
-    StopMode, Tick, Upstream, Watchdog,
+    Configuration, Control, Fence, Guard, Initialize, Job, JobState, PrimaryFacts, ReplicaFacts, Revision,
+    Started, Status, StopMode, Tick, Upstream, Watchdog,
 };
 use crate::cluster::{History, Lsn, Role, State, SyncMode, SyncState};
 
@@ -52,6 +52,10 @@ pub(super) fn rule(s: &Situation<'_>, fence: Fence, draft: &mut Draft<'_>) -> Ch
             stopping(s, draft, mode, since)
         }
         Server::Primary(facts) => serve(s, fence, facts, draft),
+        Server::Replica(_) if s.view.postgres.control().is_some_and(|control| control.restored) => {
+            keep_gate(s, fence, draft);
+            (Reason::RecoveringRestored, Wake::Progress)
+        }
         Server::Replica(facts) => promote(s, fence, facts, draft),
     }
 }
@@ -92,8 +96,12 @@ fn down(s: &Situation<'_>, fence: Fence, control: &Control, crashed: bool, draft
         return choice;
     }
     if let Some(why) = draft.memory.giving_up {
+        if why == GivingUp::BootstrapFailed && control.bootstrap_unfinished {
+            return bootstrap::give_up(s, fence, control, draft);
+        }
         release(s, fence, None, draft);
         let reason = match why {
+            GivingUp::BootstrapFailed => Reason::InitializeFailed,
             GivingUp::StartTookTooLong => Reason::StartTookTooLong,
             GivingUp::PromotionTookTooLong => Reason::PromotionTookTooLong,
         };
@@ -103,11 +111,16 @@ fn down(s: &Situation<'_>, fence: Fence, control: &Control, crashed: bool, draft
         release(s, fence, Some(control.checkpoint), draft);
         return (Reason::WatchdogUnusable, Wake::After);
     }
-    if draft.memory.starts.tried >= STARTS_UNDER_LOCK {
+    let tried = draft.memory.starts.tried >= STARTS_UNDER_LOCK;
+    // A recovery that ended the server ends the next one in the same place.
+    if control.bootstrap_unfinished && (tried || (control.restored && crashed)) {
+        return bootstrap::give_up(s, fence, control, draft);
+    }
+    if tried {
         release(s, fence, None, draft);
         return (Reason::StartFailed, Wake::After);
     }
-    if Was::of(control) == Was::Replica {
+    if Was::of(control) == Was::Replica && !control.restored {
         return draft.start_replica(Upstream::Nobody, Reason::StartingToPromote);
     }
     let failover_asked = s.view.settings.primary_start_timeout.is_zero();
@@ -163,6 +176,11 @@ pub(super) fn promote(
         draft.act(Action::WriteSync { fence, seen, sync: set });
         return (Reason::PreparingSyncForPromotion, Wake::After);
     }
+    if s.view.local.pre_promote
+        && let Some(choice) = pre_promote(s, fence, lsn, draft)
+    {
+        return choice;
+    }
     let mode = s.view.settings.synchronous_mode;
     if mode.is_strict() {
         draft.act(Action::SetSyncNames { names: mode.names_of_nobody() });
@@ -172,6 +190,21 @@ pub(super) fn promote(
     draft.memory.promoting_since = Some(s.now());
     draft.memory.promote_given = Some(s.now());
     (Reason::Promoting { timeline, lsn }, Wake::ProgressSince(s.now()))
+}
+
+/// Runs the user's program before the promotion; where it fails, the lock goes. None: it has ended well.
+fn pre_promote(s: &Situation<'_>, fence: Fence, lsn: Lsn, draft: &mut Draft<'_>) -> Option<Choice> {
+    let here = s.view.job.as_ref().filter(|report| report.job == Job::PrePromote { fence });
+    match here.map(|report| report.state) {
+        Some(JobState::Done { .. }) => None,
+        Some(JobState::Failed { .. }) => {
+            release(s, fence, Some(lsn), draft);
+            Some((Reason::PrePromoteFailed, Wake::After))
+        }
+        Some(JobState::Running) | None => {
+            Some(draft.start_job(Job::PrePromote { fence }, Reason::RunningPrePromote))
+        }
+    }
 }
 
 /// Returns the synchronous set to write before this member may be promoted; None where it stands already.
@@ -308,5 +341,53 @@ fn slots(s: &Situation<'_>, facts: &PrimaryFacts, draft: &mut Draft<'_>) {
     draft.memory.slots_unused = since;
     if !create.is_empty() || !drop.is_empty() {
         draft.act(Action::KeepSlots { create, drop });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Fixture, NOW, healthy, secs};
+    use super::super::{Decision, Memory, decide};
+    use super::*;
+    use crate::agent::view::{Deed, JobReport, LeaseId};
+
+    /// `a` holds the lock with a server in recovery, and has a program to run before a promotion.
+    fn to_promote(job: Option<JobState>) -> Decision {
+        let replica = healthy("b").view.postgres.process;
+        let fence = Fence { lease: LeaseId(1), create_revision: Revision(5) };
+        let world: Fixture = healthy("a").with(|f| {
+            f.view.local.pre_promote = true;
+            f.view.postgres.process = replica;
+            let job = job.map(|state| (Job::PrePromote { fence }, state));
+            f.view.job = job.map(|(job, state)| JobReport { job, started: NOW, progressed: NOW, state });
+        });
+        decide(&world.view(), &Memory::default())
+    }
+
+    fn gives(decision: &Decision, deed: Deed) -> bool {
+        decision.actions.iter().any(|action| action.deed() == deed)
+    }
+
+    #[test]
+    fn the_program_before_a_promotion_runs_once_under_each_lock() {
+        let begins = to_promote(None);
+        let done = to_promote(Some(JobState::Done { at: NOW }));
+
+        assert!(gives(&begins, Deed::StartJob) && !gives(&begins, Deed::Promote));
+        assert!(gives(&done, Deed::Promote) && !gives(&done, Deed::StartJob));
+    }
+
+    #[test]
+    fn where_it_fails_the_lock_goes_and_this_member_stands_back_for_a_ttl() {
+        let failed = to_promote(Some(JobState::Failed { at: NOW }));
+        let mut later = healthy("b").leader_gone().view();
+        let waits = decide(&later, &failed.memory);
+        later.now = NOW + secs(30);
+        let stands = decide(&later, &failed.memory);
+
+        assert_eq!(failed.reason, Reason::PrePromoteFailed);
+        assert!(gives(&failed, Deed::ReleaseLeaderKey) && !gives(&failed, Deed::Promote));
+        assert_eq!(waits.reason, Reason::PrePromoteFailed);
+        assert_ne!(stands.reason, Reason::PrePromoteFailed);
     }
 }

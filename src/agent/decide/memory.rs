@@ -24,6 +24,8 @@ pub struct Memory {
     pub promoting_since: Option<Tick>,
     /// When it was told so last.
     pub promote_given: Option<Tick>,
+    /// When the user's program before a promotion failed last.
+    pub pre_promote_failed: Option<Tick>,
     /// The switchover that this leader carries out.
     pub handover: Option<HandOver>,
     /// The server cannot serve: it is stopped and the lock is released.
@@ -44,8 +46,19 @@ pub struct Memory {
     pub sync_change: Option<SyncChange>,
     /// When each inactive slot was first seen without its member.
     pub slots_unused: BTreeMap<String, Tick>,
-    /// The role that callbacks were last told.
-    pub announced: Option<CallbackRole>,
+    /// What callbacks were last told.
+    pub announced: Announced,
+}
+
+/// What callbacks were told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Announced {
+    /// The role that they were last told.
+    pub role: Option<CallbackRole>,
+    /// The server has been seen down since.
+    pub down: bool,
+    /// It went down for a restart.
+    pub restarting: bool,
 }
 
 /// Why a leader gives up the lock as soon as its server is down.
@@ -53,6 +66,8 @@ pub struct Memory {
 pub enum GivingUp {
     StartTookTooLong,
     PromotionTookTooLong,
+    /// The roles of a new cluster could not be made.
+    BootstrapFailed,
 }
 
 /// A change of `synchronous_standby_names`.
@@ -103,6 +118,8 @@ pub struct Recovery {
     /// How often pg_rewind failed against leaders on this timeline.
     pub rewinds_failed: Option<(Timeline, u32)>,
     pub crash_recoveries_failed: u32,
+    /// How often the roles of a new cluster could not be made.
+    pub roles_failed: u32,
     /// The end of the job that was counted last.
     pub counted: Option<Tick>,
 }

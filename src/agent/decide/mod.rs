@@ -97,7 +97,7 @@ fn choose(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
         return choice;
     }
     if let Some(report) = s.view.job.as_ref().filter(|report| report.state == JobState::Running) {
-        let needs_lock = matches!(report.job, Job::PostBootstrap { .. });
+        let needs_lock = matches!(report.job, Job::PostBootstrap { .. } | Job::PrePromote { .. });
         if needs_lock && !matches!(s.lock, Lock::Mine(_)) {
             draft.act(Action::CancelJob);
             return (Reason::CancellingJob { job: report.job.name() }, Wake::Progress);

@@ -8,15 +8,18 @@ use crate::cluster::{ReplicationState, Role, State};
 use super::Action;
 use super::action::{CallbackEvent, CallbackRole};
 use super::draft::Draft;
+use super::memory::Announced;
 use super::situation::{Lock, Server, Situation, Was};
 
 /// Adds the member document, where it is due, and the callbacks of a changed role.
 pub(super) fn publish(s: &Situation<'_>, draft: &mut Draft<'_>) {
     // Nobody stands while a document says that its member may be writing, so it goes before the release of the lock.
-    let last = draft
-        .actions
-        .iter()
-        .position(|action| matches!(action, Action::Exit { .. } | Action::ReleaseLeaderKey { .. }));
+    let last = draft.actions.iter().position(|action| {
+        matches!(
+            action,
+            Action::Exit { .. } | Action::ReleaseLeaderKey { .. } | Action::ForsakeInitialize { .. }
+        )
+    });
     let tail = last.map(|at| draft.actions.split_off(at)).unwrap_or_default();
     if let (Some(snapshot), Lease::Held { id, deadline, .. }) = (s.snapshot(), s.view.lease)
         && s.now() < deadline
@@ -86,11 +89,14 @@ fn words(s: &Situation<'_>, draft: &Draft<'_>) -> (State, Role) {
     let running_job =
         s.view.job.as_ref().filter(|report| report.state == JobState::Running).map(|report| &report.job);
     match running_job {
+        Some(Job::Initdb) if s.view.local.custom_bootstrap => {
+            return (State::CustomBootstrap, Role::Uninitialized);
+        }
         Some(Job::Initdb) => return (State::Initializing, Role::Uninitialized),
-        Some(Job::Clone { .. }) => return (State::CreatingReplica, Role::Replica),
+        Some(Job::Clone { .. } | Job::Restore) => return (State::CreatingReplica, Role::Replica),
         // Nobody copies from a primary whose replication role is not made yet.
         Some(Job::PostBootstrap { .. }) => return (State::CustomBootstrap, Role::Primary),
-        Some(Job::Rewind { .. } | Job::CrashRecovery) | None => {}
+        Some(Job::Rewind { .. } | Job::CrashRecovery | Job::PrePromote { .. }) | None => {}
     }
     let of = |role: Started| match role {
         Started::Primary => Role::Primary,
@@ -127,31 +133,120 @@ fn words(s: &Situation<'_>, draft: &Draft<'_>) -> (State, Role) {
     }
 }
 
-/// Tells callbacks about a role that has changed.
+/// Tells callbacks what has happened to the server since they were told last.
 fn callbacks(s: &Situation<'_>, draft: &mut Draft<'_>) {
+    let told = draft.memory.announced;
     let role = match (&s.view.postgres.process, s.lock) {
         (Process::Running(Running::Primary(_)), Lock::Mine(_)) => CallbackRole::Primary,
         (Process::Running(Running::Replica(_)), _) => CallbackRole::Replica,
-        (Process::Stopped | Process::Crashed, Lock::Other(_) | Lock::Free)
-            if draft.memory.announced == Some(CallbackRole::Primary) =>
-        {
-            CallbackRole::Demoted
-        }
+        (Process::Stopped | Process::Crashed, lock) => return went_down(s, lock, draft),
         (
             Process::Running(Running::Primary(_))
-            | Process::Stopped
-            | Process::Crashed
             | Process::Starting { .. }
             | Process::Stopping { .. }
             | Process::Unresponsive { .. },
             _,
         ) => return,
     };
-    let event = match draft.memory.announced {
-        Some(told) if told == role => return,
-        Some(_) => CallbackEvent::RoleChange,
+    let event = match told.role {
         None => CallbackEvent::Start,
+        Some(before) if before != role => CallbackEvent::RoleChange,
+        Some(_) if told.down && told.restarting => CallbackEvent::Restart,
+        Some(_) if told.down => CallbackEvent::Start,
+        Some(_) => return,
     };
-    draft.memory.announced = Some(role);
+    draft.memory.announced = Announced { role: Some(role), down: false, restarting: false };
     draft.act(Action::Callback { event, role });
+}
+
+/// The server is down: a stop, but not where a restart goes on, and the end of a role where the lock is another's.
+fn went_down(s: &Situation<'_>, lock: Lock<'_>, draft: &mut Draft<'_>) {
+    let Some(role) = draft.memory.announced.role else { return };
+    if !draft.memory.announced.down {
+        draft.memory.announced.down = true;
+        draft.memory.announced.restarting = draft.memory.restart.is_some();
+        if !draft.memory.announced.restarting && s.view.postgres.process == Process::Stopped {
+            draft.act(Action::Callback { event: CallbackEvent::Stop, role });
+        }
+    }
+    if role == CallbackRole::Primary && matches!(lock, Lock::Other(_) | Lock::Free) {
+        draft.memory.announced.role = Some(CallbackRole::Demoted);
+        draft.act(Action::Callback { event: CallbackEvent::RoleChange, role: CallbackRole::Demoted });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Fixture, healthy, name};
+    use super::super::{Memory, decide};
+    use super::*;
+    use crate::agent::view::{LeaderKey, RequestId, RestartRequest, Revision};
+
+    /// Returns what callbacks are told in these looks, one after the other.
+    fn told(looks: &[Fixture]) -> Vec<(CallbackEvent, CallbackRole)> {
+        let mut memory = Memory::default();
+        let mut told = Vec::new();
+        for look in looks {
+            let decision = decide(&look.clone().view(), &memory);
+            told.extend(decision.actions.iter().filter_map(|action| match action {
+                Action::Callback { event, role } => Some((*event, *role)),
+                _ => None,
+            }));
+            memory = decision.memory;
+        }
+        told
+    }
+
+    fn down(world: Fixture) -> Fixture {
+        world.with(|f| f.view.postgres.process = Process::Stopped)
+    }
+
+    #[test]
+    fn a_server_that_comes_is_a_start_and_one_that_goes_a_stop() {
+        let replica = healthy("b");
+
+        assert_eq!(
+            told(&[replica.clone(), replica.clone(), down(replica.clone()), down(replica.clone()), replica]),
+            [
+                (CallbackEvent::Start, CallbackRole::Replica),
+                (CallbackEvent::Stop, CallbackRole::Replica),
+                (CallbackEvent::Start, CallbackRole::Replica),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_restart_is_told_as_one() {
+        let request = RestartRequest { id: RequestId(4), only_role: None, only_if_pending: false };
+        let asked = healthy("b").with(|f| f.view.requests.restart = Some(request));
+
+        assert_eq!(
+            told(&[asked.clone(), down(asked.clone()), asked]),
+            [(CallbackEvent::Start, CallbackRole::Replica), (CallbackEvent::Restart, CallbackRole::Replica),]
+        );
+    }
+
+    #[test]
+    fn a_primary_that_loses_the_lock_is_demoted_and_then_a_replica() {
+        let leader = LeaderKey {
+            name: name("b"),
+            lease: crate::agent::view::LeaseId(2),
+            create_revision: Revision(8),
+            mod_revision: Revision(8),
+        };
+        let lost = |world: Fixture| world.with(|f| f.snapshot.leader = Some(leader.clone()));
+        let follows = healthy("b").view.postgres.process;
+        let replica = lost(healthy("a").with(|f| f.view.postgres.process = follows));
+        let fell = lost(down(healthy("a")));
+
+        assert_eq!(
+            told(&[healthy("a"), fell, replica]),
+            [
+                (CallbackEvent::Start, CallbackRole::Primary),
+                (CallbackEvent::Stop, CallbackRole::Primary),
+                (CallbackEvent::RoleChange, CallbackRole::Demoted),
+                (CallbackEvent::RoleChange, CallbackRole::Replica),
+            ]
+        );
+    }
 }

@@ -43,6 +43,10 @@ reasons! {
     Leading => "I hold the lock and Postgres is primary";
     /// The lock is held and the server leaves recovery.
     Promoting { timeline: Timeline, lsn: Lsn } => "I hold the lock and promote Postgres at {lsn} on timeline {timeline}";
+    /// The lock is held, and the user's program comes before the promotion.
+    RunningPrePromote => "I hold the lock and run pre_promote";
+    /// The user's program before the promotion failed: the lock goes, and this member does not stand for a ttl.
+    PrePromoteFailed => "pre_promote failed; I do not lead for now";
     /// The lock is held, and before the promotion the synchronous set must be this member's.
     PreparingSyncForPromotion => "I hold the lock and write the synchronous set before I promote";
     /// The lock is held and the server was ended, so it is started again as primary, on the same timeline.
@@ -123,6 +127,8 @@ reasons! {
     // ── coming back ──
     /// The data directory is empty and is filled from another member.
     Cloning { source: MemberName } => "I copy the data of {source}";
+    /// A method that needs no other member fills the data directory.
+    Restoring => "there is no leader; I make my data by a method that needs none";
     /// There is nobody to copy from.
     NobodyToClone => "I have no data and nobody to copy it from";
     /// The last attempt failed; it is repeated after a while.
@@ -183,6 +189,8 @@ reasons! {
     FinishingInitialize => "the data is made; I give the cluster its identifier and lead";
     /// Roles are made on the new primary.
     CreatingRoles => "I make the roles of the cluster";
+    /// The data was restored and goes through a recovery of its own, which ends by itself.
+    RecoveringRestored => "I made the cluster from a backup and wait for the end of its recovery";
     /// Making the cluster failed; the claim is given back and the data put aside.
     InitializeFailed => "making the cluster failed; I put the data aside and give back the claim";
     /// The data of this member is that of a primary, and the cluster has no identifier: it becomes the cluster's.

@@ -113,8 +113,7 @@ fn lists_are_in_step(instance: &Instance) -> bool {
 /// # Errors
 /// A folder may not be written.
 pub fn write(instance: &Instance, kept: &Kept) -> Result<bool, FileError> {
-    let include = conf::settle_base(&instance.place, None)?;
-    let mut changed = conf::write(&instance.place, &render(instance, &include, kept))?;
+    let mut changed = write_main(instance, kept)?;
     if let Some(lines) = instance.hba() {
         changed |= hba::write(&instance.place, &lines)?;
     }
@@ -124,6 +123,15 @@ pub fn write(instance: &Instance, kept: &Kept) -> Result<bool, FileError> {
     changed |= conf::clean_auto(instance.data_dir())?;
     conf::keep_copies(&instance.place)?;
     Ok(changed)
+}
+
+/// Writes the main file alone. Returns whether it changed.
+///
+/// # Errors
+/// A folder may not be written.
+pub fn write_main(instance: &Instance, kept: &Kept) -> Result<bool, FileError> {
+    let include = conf::settle_base(&instance.place, None)?;
+    conf::write(&instance.place, &render(instance, &include, kept))
 }
 
 /// Returns the recovery parameters of a server that follows `upstream`.

@@ -27,7 +27,7 @@ use crate::sys::clock;
 const PENDING_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The mark in a data directory whose cluster has not got its roles yet.
-pub const BOOTSTRAP_MARK: &str = "keddah.bootstrap";
+const BOOTSTRAP_MARK: &str = "keddah.bootstrap";
 
 /// One look at the server.
 #[derive(Debug, Clone)]
@@ -232,7 +232,8 @@ impl Observer {
             rewindable: report.is_some_and(controldata::Report::allows_rewind),
             // The pg_control of a fresh copy is that of the running primary it was taken from: the label tells.
             recovery_signal: standby::is_signalled(data_dir) || data_dir.join(BACKUP_LABEL).exists(),
-            bootstrap_unfinished: data_dir.join(BOOTSTRAP_MARK).exists(),
+            bootstrap_unfinished: bootstrap_mark(data_dir).exists(),
+            restored: is_restored(data_dir),
         })
     }
 }
@@ -499,6 +500,14 @@ impl Probe {
     }
 }
 
+/// What the mark holds where the user's program made the cluster.
+pub const RESTORED: &[u8] = b"restored\n";
+
+/// Tells whether the data is that of a cluster in the making which the user's program restored.
+pub fn is_restored(data_dir: &Path) -> bool {
+    crate::sys::files::read_if_there(&bootstrap_mark(data_dir)).ok().flatten().as_deref() == Some(RESTORED)
+}
+
 /// Returns the path of the mark of a cluster without its roles.
 pub fn bootstrap_mark(data_dir: &Path) -> PathBuf {
     data_dir.join(BOOTSTRAP_MARK)
@@ -515,6 +524,17 @@ mod tests {
         assert!(same_value("0100", "100"));
         assert!(!same_value("101", "100"));
         assert!(!same_value("1", "off"));
+    }
+
+    #[test]
+    fn the_mark_of_initdb_is_not_that_of_a_restored_cluster() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::File::create(bootstrap_mark(temp.path())).unwrap();
+        assert!(!is_restored(temp.path()));
+
+        let plain = crate::sys::files::Attributes::default();
+        crate::sys::files::replace(&bootstrap_mark(temp.path()), RESTORED, plain).unwrap();
+        assert!(is_restored(temp.path()));
     }
 
     #[test]

@@ -1,0 +1,149 @@
+//! How a data directory is filled: by the methods of the configuration, in their order.
+
+use std::path::Path;
+
+use crate::agent::act::job::{COPY_LIMIT, JobError, Work, ended_well};
+use crate::agent::act::postgres::write_passfile;
+use crate::agent::act::restored;
+use crate::agent::observe::postgres::bootstrap_mark;
+use crate::cluster::MemberName;
+use crate::contract::methods::{BASEBACKUP, Method};
+use crate::postgres::basebackup::{self, Source};
+use crate::postgres::{conf, has_data, is_vacant, standby};
+use crate::sys::files;
+use crate::sys::process::Program;
+
+impl Work {
+    /// Copies another member, or makes the data without one, by the first method that succeeds.
+    pub(super) fn copy(&self, source: Option<&MemberName>, replaces: bool) -> Result<(), JobError> {
+        let user = &self.instance.config.postgresql.replication;
+        write_passfile(&self.instance)?;
+        let source = source.map(|name| self.source(name, user)).transpose()?;
+        let mut failed = JobError::NoMethod;
+        for method in self.instance.replica_methods() {
+            if source.is_none() && !method.no_leader {
+                continue;
+            }
+            match self.copy_by(&method, source.as_ref(), replaces) {
+                Ok(()) => return self.settle_copy(),
+                Err(error) => {
+                    tracing::warn!(method = method.name, error = %crate::sys::chain(&error), "the method failed");
+                    failed = error;
+                }
+            }
+        }
+        Err(failed)
+    }
+
+    fn copy_by(&self, method: &Method, source: Option<&Source>, replaces: bool) -> Result<(), JobError> {
+        let instance = &self.instance;
+        let data_dir = instance.data_dir();
+        let built_in = method.name == BASEBACKUP;
+        let keeps = method.keep_data && !built_in;
+        if !keeps && (replaces || !is_vacant(data_dir)) {
+            empty(data_dir)?;
+        }
+        if let (true, Some(source)) = (built_in, source) {
+            let options = instance.basebackup_options();
+            basebackup::copy(&instance.installation, data_dir, source, &options, COPY_LIMIT)?;
+            return Ok(());
+        }
+        let folder = data_dir.display().to_string();
+        let connection = source.map(Source::as_text).unwrap_or_default();
+        let scope = instance.config.scope.as_str();
+        let given =
+            [("scope", scope), ("role", "replica"), ("datadir", &folder), ("connstring", &connection)];
+        self.run_method(method, method.words(&given))
+    }
+
+    /// Makes a cluster by the user's program in initdb's place.
+    pub(super) fn restore(&self, method: &Method) -> Result<(), JobError> {
+        let data_dir = self.instance.data_dir();
+        let folder = data_dir.display().to_string();
+        let scope = self.instance.config.scope.as_str();
+        self.run_method(method, method.words(&[("scope", scope), ("datadir", &folder)]))?;
+        conf::restore_copies(&self.instance.place)?;
+        files::remove(&data_dir.join(PROMOTE_FILE))?;
+        if !method.keep_existing_recovery_conf {
+            standby::unsignal(data_dir)?;
+            conf::clean_auto(data_dir)?;
+        }
+        restored::mark(data_dir)?;
+        Ok(())
+    }
+
+    fn run_method(&self, method: &Method, words: Vec<String>) -> Result<(), JobError> {
+        let mut words = words.into_iter();
+        let Some(program) = words.next() else {
+            return Err(JobError::NothingThere(method.name.clone()));
+        };
+        tracing::info!(method = method.name, program, "a method of the configuration is run");
+        let output = Program::new(program)
+            .args(words)
+            .env("PGPASSFILE", self.instance.passfile())
+            .limit(COPY_LIMIT)
+            .leash(&self.leash)
+            .run()?;
+        ended_well(method.name.clone(), &output)?;
+        if !has_data(self.instance.data_dir()) {
+            return Err(JobError::NothingThere(method.name.clone()));
+        }
+        Ok(())
+    }
+
+    /// Makes a replica of a copy: whatever it was taken from, it starts in recovery.
+    fn settle_copy(&self) -> Result<(), JobError> {
+        let data_dir = self.instance.data_dir();
+        files::remove(&bootstrap_mark(data_dir))?;
+        files::remove(&data_dir.join(PROMOTE_FILE))?;
+        conf::clean_auto(data_dir)?;
+        conf::restore_copies(&self.instance.place)?;
+        standby::signal(data_dir)?;
+        Ok(())
+    }
+}
+
+/// Makes a server in recovery leave it; one that was copied along must not.
+const PROMOTE_FILE: &str = "promote";
+
+/// Removes everything in a folder; the folder itself may be a mount point and stays.
+fn empty(folder: &Path) -> Result<(), JobError> {
+    let wrong = |path: &Path| {
+        let path = path.to_owned();
+        move |source| JobError::Remove(path, source)
+    };
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(wrong(folder)(error)),
+    };
+    for entry in entries {
+        let path = entry.map_err(wrong(folder))?.path();
+        if path.file_name().is_some_and(|name| name == "lost+found") {
+            continue;
+        }
+        let removed = match path.symlink_metadata() {
+            Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(&path),
+            Ok(_) => std::fs::remove_file(&path),
+            Err(error) => Err(error),
+        };
+        removed.map_err(wrong(&path))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn emptying_leaves_the_folder() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(temp.path().join("base/1")).unwrap();
+        std::fs::create_dir(temp.path().join("lost+found")).unwrap();
+
+        empty(temp.path()).unwrap();
+
+        assert!(crate::postgres::is_vacant(temp.path()));
+    }
+}
