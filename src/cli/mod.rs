@@ -78,9 +78,31 @@ enum Command {
     Executor(executor::Args),
 }
 
+impl Command {
+    /// Tells whether the command changes nothing, so that it may end as soon as nobody reads on (`keddah schema | head`).
+    fn only_prints(&self) -> bool {
+        matches!(
+            self,
+            Command::Validate(_)
+                | Command::Facts(_)
+                | Command::Inventory(_)
+                | Command::Schema(_)
+                | Command::List(_)
+                | Command::History(_)
+                | Command::Explain(_)
+                | Command::ShowConfig(_)
+                | Command::Resolve(_)
+                | Command::Version(_)
+        )
+    }
+}
+
 /// Runs the command that the arguments name.
 pub fn run() -> Exit {
     let cli = Cli::parse();
+    if cli.command.only_prints() {
+        crate::sys::process::end_with_the_reader();
+    }
     let done: anyhow::Result<Exit> = match cli.command {
         Command::Apply(args) => apply::run(&args),
         Command::Plan(args) => plan::run(&args),

@@ -427,6 +427,14 @@ impl Leash {
     }
 }
 
+/// From now on this process ends quietly when it writes to a pipe that nobody reads any more, as programs that only
+/// print do; Rust's own setting turns that into a panic of `println!`.
+#[expect(unsafe_code, reason = "nix leaves it to the caller what a handler may do; the default has none")]
+pub fn end_with_the_reader() {
+    // SAFETY: the default action runs no code of this process.
+    let _kept = unsafe { nix::sys::signal::signal(Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) };
+}
+
 /// Returns whether a program can be found, as [`Program::run`] would look for it.
 pub fn is_installed(program: &str) -> bool {
     if program.contains('/') {

@@ -36,3 +36,11 @@ fn a_module_has_a_schema_and_a_stranger_has_none() {
         (1, "error: there is no module `fiel`; did you mean `file`?\n")
     );
 }
+
+#[test]
+fn what_nobody_reads_on_is_no_panic() {
+    let script = format!("{} schema | head -n 1 > /dev/null", env!("CARGO_BIN_EXE_keddah"));
+    let done = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+
+    assert_eq!(String::from_utf8_lossy(&done.stderr), "");
+}
