@@ -424,3 +424,16 @@ fn without_an_inventory_the_flag_is_named() {
     assert_ne!(done.code, 0);
     assert!(done.err.contains("--inventory"), "{}", done.err);
 }
+
+#[test]
+fn the_example_inventory_is_right() {
+    let done = std::process::Command::new(env!("CARGO_BIN_EXE_keddah"))
+        .args(["validate", "-i", "inventory/example", "playbooks/site.yml"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success(), "{said}");
+    assert!(said.contains("8 hosts, 5 plays, 5 roles: 0 errors, 0 warnings"), "{said}");
+}
