@@ -379,10 +379,13 @@ fn checkpoint_in_background(instance: &Instance) {
 
 async fn apply_configuration(site: &mut Site<'_>) -> Result<(), ServerError> {
     let kept = configuration::kept(site.instance);
-    if configuration::write(site.instance, &kept)?
-        && let Some(session) = site.observer.session()
-    {
-        session.reload().await?;
+    if configuration::write(site.instance, &kept)? {
+        tracing::info!(
+            "configuration files of Postgres differed from what the cluster wants; they are written again"
+        );
+        if let Some(session) = site.observer.session() {
+            session.reload().await?;
+        }
     }
     Ok(())
 }
