@@ -274,14 +274,14 @@ impl Client {
     pub async fn keep_alive(&self, lease: i64, limit: Duration) -> Result<Renewal, EtcdError> {
         let config = &self.inner.config;
         self.race(limit, |node| async move {
-            if let Some((id, mut keeper, mut answers)) = node.take_keepalive(lease).await {
+            if let Some((id, mut keeper, mut answers)) = node.take_keepalive(lease) {
                 let sent = clock::now();
                 let asked = keeper.keep_alive().await;
                 if asked.is_ok()
                     && let Ok(Some(answer)) = answers.message().await
                 {
                     let renewal = renewal(&answer, sent, lease)?;
-                    node.put_keepalive((id, keeper, answers)).await;
+                    node.put_keepalive((id, keeper, answers));
                     return Ok((renewal, Header::identity(answer.header())));
                 }
             }
@@ -295,7 +295,7 @@ impl Client {
             let answer = answer.ok_or_else(|| Attempt::Silent("the keepalive stream ended".to_owned()))?;
             let renewal = renewal(&answer, sent, lease)?;
             let header = Header::identity(answer.header());
-            node.put_keepalive((lease, keeper, answers)).await;
+            node.put_keepalive((lease, keeper, answers));
             Ok((renewal, header))
         })
         .await
@@ -333,11 +333,11 @@ impl Client {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(Attempt::Final(error))) => Err(error),
             Ok(Err(Attempt::NotSent(text) | Attempt::Silent(text))) => {
-                node.drop_connection().await;
+                node.drop_connection();
                 Err(no_answer(limit, vec![format!("{name}: {text}")]))
             }
             Err(_) => {
-                node.drop_connection().await;
+                node.drop_connection();
                 Err(no_answer(limit, vec![format!("{name}: silent")]))
             }
         };
@@ -384,13 +384,13 @@ impl Client {
                 Ok(Err(Attempt::Final(error))) => return Err(error),
                 Ok(Err(Attempt::NotSent(text))) => {
                     tried.push(format!("{}: {text}", node.endpoint));
-                    node.drop_connection().await;
+                    node.drop_connection();
                     continue;
                 }
                 Ok(Err(Attempt::Silent(text))) => text,
                 Err(_) => "silent".to_owned(),
             };
-            node.drop_connection().await;
+            node.drop_connection();
             self.prefer_next();
             tried.push(format!("{}: {why}", node.endpoint));
             return Err(no_answer(limit, tried));
@@ -433,7 +433,7 @@ impl Client {
                 Ok(Some((_, _, Err(Attempt::Final(error))))) => return Err(error),
                 Ok(Some((node, _, Err(Attempt::NotSent(text) | Attempt::Silent(text))))) => {
                     tried.push(format!("{}: {text}", node.endpoint));
-                    node.drop_connection().await;
+                    node.drop_connection();
                 }
                 Ok(None) if waiting.len() == 0 => {
                     return Err(settled.unwrap_or_else(|| no_answer(limit, tried)));

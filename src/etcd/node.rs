@@ -1,8 +1,7 @@
 //! One endpoint: its connection and its keepalive stream, made when first needed and dropped when they fail.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-use tokio::sync::Mutex;
 
 use super::client::{Config, TlsFiles};
 use super::error::{Attempt, EtcdError};
@@ -49,11 +48,17 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
+/// Invariant: no lock is held across a wait. A call that is not polled for a moment (it lost a race, or its caller waits
+/// for something else) would stop every other call to this endpoint.
 pub(super) struct Node {
     pub(super) endpoint: Endpoint,
     connection: Mutex<Option<etcd_client::Client>>,
     /// Taken out while a request is on it, so that a request given up never leaves its answer to the next one.
     keepalive: Mutex<Option<KeepAlive>>,
+}
+
+fn locked<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl std::fmt::Debug for Node {
@@ -67,29 +72,29 @@ impl Node {
         Node { endpoint, connection: Mutex::new(None), keepalive: Mutex::new(None) }
     }
 
-    /// Returns the open connection, or opens one.
+    /// Returns the open connection, or opens one. Calls that find none at the same time open one each; the last stays.
     pub(super) async fn connect(&self, config: &Config) -> Result<etcd_client::Client, Attempt> {
-        let mut slot = self.connection.lock().await;
-        if let Some(client) = slot.as_ref() {
-            return Ok(client.clone());
+        let open = locked(&self.connection).clone();
+        if let Some(client) = open {
+            return Ok(client);
         }
         let client = self.open(config).await?;
-        *slot = Some(client.clone());
+        *locked(&self.connection) = Some(client.clone());
         Ok(client)
     }
 
     /// Forgets the connection, so that the next call resolves, connects and signs in again.
-    pub(super) async fn drop_connection(&self) {
-        self.connection.lock().await.take();
-        self.keepalive.lock().await.take();
+    pub(super) fn drop_connection(&self) {
+        locked(&self.connection).take();
+        locked(&self.keepalive).take();
     }
 
-    pub(super) async fn take_keepalive(&self, lease: i64) -> Option<KeepAlive> {
-        self.keepalive.lock().await.take().filter(|(id, _, _)| *id == lease)
+    pub(super) fn take_keepalive(&self, lease: i64) -> Option<KeepAlive> {
+        locked(&self.keepalive).take().filter(|(id, _, _)| *id == lease)
     }
 
-    pub(super) async fn put_keepalive(&self, stream: KeepAlive) {
-        *self.keepalive.lock().await = Some(stream);
+    pub(super) fn put_keepalive(&self, stream: KeepAlive) {
+        *locked(&self.keepalive) = Some(stream);
     }
 
     async fn open(&self, config: &Config) -> Result<etcd_client::Client, Attempt> {

@@ -10,6 +10,7 @@ mod apply;
 mod bed;
 mod ctl;
 mod databases;
+mod etcd;
 mod guard;
 #[path = "../common/patronictl.rs"]
 mod patronictl;
