@@ -38,6 +38,7 @@ fn calls_to_silent_endpoints_end_within_their_limits() {
         protocol: "http".to_owned(),
         user: None,
         password: Secret::default(),
+        tls: keddah::etcd::TlsFiles::default(),
         limit: Duration::from_secs(2),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

@@ -8,16 +8,19 @@ use std::time::Duration;
 use crate::agent::view::{CommitLevel, Fence, Member, PrimaryFacts, Revision, Standby};
 use crate::cluster::{Lsn, MemberName, State, SyncMode, SyncNames, SyncState};
 
-use super::Action;
 use super::agreement::{Agreed, Goal, Standing, Step};
 use super::draft::{Draft, Wake};
 use super::memory::SyncChange;
 use super::situation::Situation;
+use super::{Action, Why};
 
 /// How long the processes of a server may take to act on changed `synchronous_standby_names`.
 ///
 /// Each WAL sender reads it by itself; one that has not may release a commit that the names have ceased to cover.
 const SETTLE: Duration = Duration::from_millis(500);
+
+/// How soon to look again for a standby that is not there yet.
+const STANDBY_LOOK: Duration = Duration::from_secs(1);
 
 /// Takes the next step towards the wanted set, if one is due.
 pub(super) fn step(s: &Situation<'_>, fence: Fence, facts: &PrimaryFacts, draft: &mut Draft<'_>) -> Wake {
@@ -52,8 +55,22 @@ pub(super) fn step(s: &Situation<'_>, fence: Fence, facts: &PrimaryFacts, draft:
             Wake::After
         }
         Step::Settle => Wake::Progress,
-        Step::Rest => Wake::Loop,
+        Step::Rest => until_standbys_stream(mode, s, standing.agreed.voters.len()),
     }
+}
+
+/// Returns when to look again while the set is not full: a standby that connects, or has caught up, is no event in etcd.
+fn until_standbys_stream(mode: SyncMode, s: &Situation<'_>, have: usize) -> Wake {
+    let others = s.snapshot().map_or(0, |snapshot| {
+        let fit = |(name, member): &(&MemberName, &Member)| {
+            **name != s.view.me
+                && member.facts.state == State::Running
+                && member.facts.tags.sync_priority() > 0
+        };
+        snapshot.members.iter().filter(fit).count()
+    });
+    let most = if mode.is_quorum() { usize::MAX } else { s.view.settings.synchronous_node_count };
+    if have < most.min(others) { Wake::At(s.now() + STANDBY_LOOK, Why::Progress) } else { Wake::Loop }
 }
 
 fn switch_off(
