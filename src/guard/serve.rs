@@ -325,11 +325,7 @@ impl Guard {
             return;
         }
         let first = self.told.as_ref().is_none_or(|told| told.stage != Some(stage));
-        let whom = if self.server.is_some() {
-            "no lease for a writable server"
-        } else {
-            "processes of a server that has ended are left, and no lease for them"
-        };
+        let had_server = self.server.is_some();
         match (stage, &mut self.server) {
             (StopMode::Kill, _) => self.kill_pass(now),
             (StopMode::Fast | StopMode::Immediate, Some(server)) => stages::ask_to_stop(server, stage),
@@ -337,6 +333,11 @@ impl Guard {
         }
         if first {
             let deadline = self.arm.deadline().unwrap_or(now);
+            let whom = if had_server {
+                "no lease for a writable server"
+            } else {
+                "no lease for what is left of a server that has ended"
+            };
             say!("{whom}: {stage} stop, {} ms before the deadline", deadline.since(now).as_millis());
         }
     }

@@ -19,8 +19,19 @@ fn synchronous(world: &World, on: bool) -> Outcome {
     let config = config(world, &leader, 5432)?;
     let names =
         || query(&config, "show synchronous_standby_names").ok().and_then(|rows| rows.into_iter().next());
-    until(Duration::from_secs(60), || names().filter(|names| names.is_empty() != on)).map(|_| ()).ok_or_else(
-        || format!("synchronous_standby_names does not follow synchronous_mode={on}: {:?}", names()),
+    // From the setting to the set that etcd holds it is a second: only members of that set may follow a dead leader.
+    let listed = || {
+        let members = world.members().unwrap_or_default();
+        members.iter().any(|member| member["Role"] == "Sync Standby")
+    };
+    until(Duration::from_secs(60), || (names()?.is_empty() != on && listed() == on).then_some(())).ok_or_else(
+        || {
+            format!(
+                "the cluster does not follow synchronous_mode={on}: synchronous_standby_names {:?}, {:?}",
+                names(),
+                world.members()
+            )
+        },
     )
 }
 
