@@ -11,7 +11,7 @@ use crate::executor::segment::Open;
 use crate::executor::wire::{
     Answered, Details, FaultText, FromHost, ItemReport, Loop, Mode, Pending, Status, StepReport,
 };
-use crate::expr::{Data, Dict, EvalError, Value, emit};
+use crate::expr::{Data, Dict, ErrorKind, EvalError, Value, emit};
 use crate::modules::Thing;
 use crate::sys::clock;
 
@@ -42,6 +42,10 @@ pub(crate) struct Item {
     pub makes: Vec<Thing>,
     pub opaque: bool,
 }
+
+/// What to do about a variable that other hosts may have.
+const UNDEFINED_HINT: &str = "`keddah inventory --host NAME` shows what a host has; set it in group_vars or host_vars, or give \
+                              it a default: `NAME | default(…)`";
 
 impl Item {
     pub fn new(status: Status, result: Value) -> Item {
@@ -91,7 +95,9 @@ impl Item {
     pub fn of_error(what: &str, error: &EvalError) -> Item {
         let message =
             if what.is_empty() { error.message.clone() } else { format!("{what}: {}", error.message) };
-        let fault = FaultText { message, lines: Vec::new(), hint: error.hint.clone(), place: error.origin };
+        let undefined = (error.kind == ErrorKind::Undefined).then_some(UNDEFINED_HINT.to_owned());
+        let hint = error.hint.clone().or(undefined);
+        let fault = FaultText { message, lines: Vec::new(), hint, place: error.origin };
         Item::failed(fault, Dict::new())
     }
 }

@@ -264,6 +264,10 @@ impl From<FileError> for Fault {
         match error.source.kind() {
             std::io::ErrorKind::PermissionDenied => fault.hint("the task may need `become: true`"),
             std::io::ErrorKind::ReadOnlyFilesystem => fault.hint("the file system is mounted read-only here"),
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => fault.hint(
+                "make room on that file system (`df -h` and `df -i` show what is used), then run it again; a file that \
+                 was there is as it was",
+            ),
             _ => fault,
         }
     }

@@ -181,7 +181,16 @@ impl Replacement {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let temporary = folder.join(format!(".{name}.keddah-{}-{number}", std::process::id()));
         let replacement = Replacement { temporary, destination, committed: false };
-        let path = &replacement.temporary;
+        match replacement.write(content, attributes, old.as_ref()) {
+            Ok(()) => Ok(replacement),
+            // Nobody knows the temporary file, which is gone when this is read.
+            Err(error) => Err(FileError { path: replacement.destination.clone(), ..error }),
+        }
+    }
+
+    /// Writes the temporary file; `old` is what it will replace.
+    fn write(&self, content: &[u8], attributes: Attributes, old: Option<&Stat>) -> Result<(), FileError> {
+        let path = &self.temporary;
         let created_mode = if old.is_some() || attributes.mode.is_some() { 0o600 } else { 0o666 };
         let mut file = OpenOptions::new()
             .write(true)
@@ -190,18 +199,17 @@ impl Replacement {
             .open(path)
             .map_err(refused("write", path))?;
         file.write_all(content).map_err(refused("write", path))?;
-        let uid = attributes.uid.or(old.as_ref().map(|o| o.uid));
-        let gid = attributes.gid.or(old.as_ref().map(|o| o.gid));
+        let uid = attributes.uid.or(old.map(|o| o.uid));
+        let gid = attributes.gid.or(old.map(|o| o.gid));
         set_owner(path, uid, gid)?;
         // After the owner: a change of owner takes setuid and setgid away.
-        if let Some(mode) = attributes.mode.or(old.as_ref().map(|o| o.mode)) {
+        if let Some(mode) = attributes.mode.or(old.map(|o| o.mode)) {
             set_mode(path, mode)?;
         }
         if old.is_some() {
-            copy_attributes(&replacement.destination, path);
+            copy_attributes(&self.destination, path);
         }
-        file.sync_all().map_err(refused("write", path))?;
-        Ok(replacement)
+        file.sync_all().map_err(refused("write", path))
     }
 
     /// Returns where the text lies, for a program that validates it.

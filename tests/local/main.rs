@@ -11,6 +11,7 @@ mod bed;
 mod ctl;
 mod databases;
 mod etcd;
+mod errors;
 mod guard;
 #[path = "../common/patronictl.rs"]
 mod patronictl;
