@@ -262,7 +262,7 @@ impl<'a> Run<'a> {
 
     /// Refuses to leave a job behind: only jobs that are waited for can be run here.
     fn detached(&self, eval: &Evaluation<'_>) -> Option<Item> {
-        let poll = eval.value(self.step.job.as_ref()?.poll.as_ref()?).ok()?;
+        let poll = eval.value(self.step.poll.as_ref()?).ok()?;
         let number = poll.as_int().or_else(|| poll.as_str().and_then(|text| text.trim().parse().ok()));
         (number == Some(0)).then(|| {
             let fault = FaultText {

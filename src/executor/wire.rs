@@ -53,8 +53,8 @@ pub struct Step {
     pub no_log: Option<Value>,
     pub ignore_errors: Option<Value>,
     pub notify: Vec<Value>,
-    /// `async` and `poll`.
-    pub job: Option<Job>,
+    /// `poll` of a task with `async`; 0 would leave the task running behind.
+    pub poll: Option<Value>,
     /// Which of the segment's scopes holds its variables.
     pub scope: u32,
     /// Waits for every host of the batch even when it changes nothing here: it looks beyond this host.
@@ -91,13 +91,6 @@ pub struct Become {
     pub method: Option<Value>,
     pub exe: Option<Value>,
     pub flags: Option<Value>,
-}
-
-/// A task that may outlive its step.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Job {
-    pub limit: Value,
-    pub poll: Option<Value>,
 }
 
 /// Who runs a module on the host.

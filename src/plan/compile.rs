@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::executor::wire::{Become, Job, Loop, Step, StepId, Until};
+use crate::executor::wire::{Become, Loop, Step, StepId, Until};
 use crate::expr::{Data, Dict, Value};
 use crate::input::Deployment;
 use crate::input::playbook::{
@@ -453,16 +453,7 @@ impl<'a> Compiler<'a> {
         let to = &mut inner.common;
         macro_rules! replace { ($($field:ident),*) => { $( if common.$field.is_some() { to.$field.clone_from(&common.$field); } )* } }
         replace!(become_, become_user, become_method, become_flags, check_mode, diff, no_log, run_once);
-        replace!(
-            ignore_errors,
-            ignore_unreachable,
-            any_errors_fatal,
-            throttle,
-            timeout,
-            connection,
-            remote_user
-        );
-        replace!(port, delegate_to, delegate_facts);
+        replace!(ignore_errors, any_errors_fatal, connection, delegate_to, delegate_facts);
         to.environment.extend(common.environment.iter().cloned());
         to.notify.extend(common.notify.iter().cloned());
         for (module, params) in &common.module_defaults {
@@ -554,7 +545,7 @@ impl<'a> Compiler<'a> {
             no_log: None,
             ignore_errors: None,
             notify: Vec::new(),
-            job: None,
+            poll: None,
             scope: 0,
             ordered: false,
         }
@@ -580,7 +571,6 @@ impl<'a> Compiler<'a> {
             delegate_facts: common.delegate_facts.clone(),
             run_once: common.run_once.clone().filter(|value| value.as_bool() != Some(false)),
             any_errors_fatal: common.any_errors_fatal.clone(),
-            ignore_unreachable: common.ignore_unreachable.clone(),
             connection: common.connection.clone().filter(|value| value.as_str() == Some("local")),
             own: None,
             inherited: Arc::new(below.clone()),
@@ -723,9 +713,8 @@ fn meta(word: &str) -> Result<Meta, CompileError> {
         "end_host" => Meta::EndHost,
         "end_batch" => Meta::EndBatch,
         "clear_facts" => Meta::ClearFacts,
-        "clear_host_errors" => Meta::ClearHostErrors,
         "reset_connection" => Meta::ResetConnection,
-        "noop" | "refresh_inventory" => Meta::Noop,
+        "noop" => Meta::Noop,
         other => return Err(CompileError::NoMeta { word: other.to_owned() }),
     })
 }
@@ -776,7 +765,10 @@ fn fill(step: &mut Step, written: &Written, below: &Inherited) {
     step.no_log.clone_from(&common.no_log);
     step.ignore_errors.clone_from(&common.ignore_errors);
     step.notify.clone_from(&common.notify);
-    step.job = written.async_.as_ref().map(|limit| Job { limit: limit.clone(), poll: written.poll.clone() });
+    step.poll = written
+        .poll
+        .clone()
+        .filter(|_| written.async_.as_ref().is_some_and(|limit| limit.as_int() != Some(0)));
 }
 
 #[cfg(test)]

@@ -188,12 +188,8 @@ fn reached_by(step: &Step, reach: &mut Reach) {
         let texts = [&become_as.user, &become_as.method, &become_as.exe, &become_as.flags];
         texts.into_iter().flatten().for_each(|value| reach.value(value));
     }
-    if let Some(job) = &step.job {
-        reach.value(&job.limit);
-        job.poll.iter().for_each(|value| reach.value(value));
-    }
     step.environment.iter().chain(&step.notify).for_each(|value| reach.value(value));
-    let flags = [&step.check_mode, &step.diff, &step.no_log, &step.ignore_errors];
+    let flags = [&step.check_mode, &step.diff, &step.no_log, &step.ignore_errors, &step.poll];
     flags.into_iter().flatten().for_each(|value| reach.value(value));
 }
 

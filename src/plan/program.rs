@@ -52,7 +52,6 @@ pub struct Task {
     pub delegate_facts: Option<Value>,
     pub run_once: Option<Value>,
     pub any_errors_fatal: Option<Value>,
-    pub ignore_unreachable: Option<Value>,
     pub connection: Option<Value>,
     /// The task's own variables, which an include hands to what it brings in.
     pub own: Option<Layer>,
@@ -85,7 +84,6 @@ pub enum Meta {
     EndHost,
     EndBatch,
     ClearFacts,
-    ClearHostErrors,
     ResetConnection,
     Noop,
 }

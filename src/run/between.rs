@@ -261,11 +261,7 @@ impl Batch<'_, '_> {
                     self.run.links.remove(name);
                 }
             }
-            Meta::EndPlay
-            | Meta::EndBatch
-            | Meta::ClearHostErrors
-            | Meta::Noop
-            | Meta::FlushHandlers { .. } => {}
+            Meta::EndPlay | Meta::EndBatch | Meta::Noop | Meta::FlushHandlers { .. } => {}
         }
     }
 

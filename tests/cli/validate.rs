@@ -437,3 +437,130 @@ fn the_example_inventory_is_right() {
     assert!(done.status.success(), "{said}");
     assert!(said.contains(": 0 errors, 0 warnings"), "{said}");
 }
+
+#[test]
+fn what_ansible_has_and_keddah_does_not_carry_out_is_refused_with_what_to_do_instead() {
+    let world = World::healthy()
+        .file(
+            "playbooks/site.yml",
+            "- hosts: etcd\n  strategy: free\n  order: sorted\n  force_handlers: yes\n  remote_user: admin\n  \
+             ignore_unreachable: true\n  roles: [etcd]\n",
+        )
+        .file(
+            "roles/etcd/tasks/main.yml",
+            "- command: /bin/true\n  throttle: 1\n  timeout: 5\n  connection: docker\n\
+             - command: /bin/true\n  async: 60\n  poll: 0\n\
+             - pause: {prompt: sure?}\n- include_vars: {dir: vars, depth: 1}\n\
+             - meta: refresh_inventory\n\
+             - include_tasks: {file: main.yml, apply: {throttle: 1}}\n",
+        );
+
+    assert_snapshot!(problems(&world), @r#"
+    error: Keddah carries out `strategy` only as `linear`
+     --> playbooks/site.yml:2:13
+      |
+    2 |   strategy: free
+      |             ^^^^
+      = hint: take it out: every host finishes a change before any begins the next one
+
+    error: Keddah carries out `order` only as `inventory`
+     --> playbooks/site.yml:3:10
+      |
+    3 |   order: sorted
+      |          ^^^^^^
+      = hint: write the hosts in the inventory in the order that they should have
+
+    error: Keddah carries out `force_handlers` only as `false`
+     --> playbooks/site.yml:4:19
+      |
+    4 |   force_handlers: yes
+      |                   ^^^
+      = hint: put what must run after a failure into a block with `always`
+
+    error: `remote_user` is a keyword of Ansible that Keddah does not carry out
+     --> playbooks/site.yml:5:3
+      |
+    5 |   remote_user: admin
+      |   ^^^^^^^^^^^
+      = hint: set `ansible_user` in the inventory, or log in with `--user`
+
+    error: Keddah carries out `ignore_unreachable` only as `false`
+     --> playbooks/site.yml:6:23
+      |
+    6 |   ignore_unreachable: true
+      |                       ^^^^
+      = hint: take it out: a host that cannot be reached is left, and the others go on; `--limit` leaves it out from the start
+
+    error: `throttle` is a keyword of Ansible that Keddah does not carry out
+     --> roles/etcd/tasks/main.yml:2:3
+      |
+    2 |   throttle: 1
+      |   ^^^^^^^^
+      = hint: put the tasks into a play with `serial`, or run with fewer `--forks`
+
+    error: `timeout` is a keyword of Ansible that Keddah does not carry out
+     --> roles/etcd/tasks/main.yml:3:3
+      |
+    3 |   timeout: 5
+      |   ^^^^^^^
+      = hint: limit the program itself, e.g. `command: timeout 60 PROGRAM`; `wait_for` and `uri` have a limit of their own
+
+    error: Keddah carries out `connection` only as `local`, `ssh`, `smart`
+     --> roles/etcd/tasks/main.yml:4:15
+      |
+    4 |   connection: docker
+      |               ^^^^^^
+      = hint: hosts are reached by SSH; for others set `ansible_connection: local` in the inventory
+
+    error: `poll: 0` would leave the task running behind; Keddah waits for every task
+     --> roles/etcd/tasks/main.yml:7:9
+      |
+    7 |   poll: 0
+      |         ^
+      = hint: leave out `async` and `poll`, or start it as a unit of systemd
+
+    error: `prompt` of `pause` is not carried out by Keddah
+     --> roles/etcd/tasks/main.yml:8:19
+      |
+    8 | - pause: {prompt: sure?}
+      |                   ^^^^^
+      = hint: nothing is asked for while a run is under way; give `seconds` or `minutes`
+
+    error: `depth` of `include_vars` is not carried out by Keddah
+     --> roles/etcd/tasks/main.yml:9:36
+      |
+    9 | - include_vars: {dir: vars, depth: 1}
+      |                                    ^
+      = hint: name the files, one `include_vars` each; of a `dir`, all that end with .yml, .yaml and .json are read
+
+    error: `meta` knows no `refresh_inventory`
+      --> roles/etcd/tasks/main.yml:10:9
+       |
+    10 | - meta: refresh_inventory
+       |         ^^^^^^^^^^^^^^^^^
+       = hint: it may be flush_handlers, end_play, end_host, end_batch, clear_facts, reset_connection, noop
+
+    error: `throttle` is a keyword of Ansible that Keddah does not carry out
+      --> roles/etcd/tasks/main.yml:11:53
+       |
+    11 | - include_tasks: {file: main.yml, apply: {throttle: 1}}
+       |                                                     ^
+       = hint: put the tasks into a play with `serial`, or run with fewer `--forks`
+
+    8 hosts, 1 play, 1 role: 13 errors, 0 warnings, 1 piece of advice
+    "#);
+}
+
+#[test]
+fn keywords_that_ask_for_what_happens_anyway_are_welcome() {
+    let world = World::healthy().edit(
+        "playbooks/site.yml",
+        "  become: true\n",
+        "  become: true\n  strategy: ansible.builtin.linear\n  order: inventory\n  force_handlers: no\n  \
+         connection: ssh\n  ignore_unreachable: false\n",
+    );
+
+    let done = world.run(&["validate", "--strict", "-i", "inventory", "playbooks/site.yml"]);
+
+    assert_eq!(done.code, 0, "{}", done.out);
+}

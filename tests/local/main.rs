@@ -10,8 +10,8 @@ mod apply;
 mod bed;
 mod ctl;
 mod databases;
-mod etcd;
 mod errors;
+mod etcd;
 mod guard;
 #[path = "../common/patronictl.rs"]
 mod patronictl;

@@ -84,7 +84,7 @@ fn step(module: &str, args: &[(&str, &str)]) -> Step {
         no_log: None,
         ignore_errors: None,
         notify: Vec::new(),
-        job: None,
+        poll: None,
         scope: 0,
         ordered: false,
     }

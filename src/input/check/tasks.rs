@@ -87,7 +87,7 @@ impl<'a> Walk<'a> {
         self.handlers = Handlers::default();
         self.known_handlers(play);
         self.common(&play.common, &way);
-        for value in [&play.gather_facts, &play.max_fail_percentage, &play.strategy].into_iter().flatten() {
+        for value in [&play.gather_facts, &play.max_fail_percentage].into_iter().flatten() {
             self.value(value, &way);
         }
         for role in &play.roles {
@@ -434,8 +434,6 @@ impl<'a> Walk<'a> {
             &common.run_once,
             &common.ignore_errors,
             &common.any_errors_fatal,
-            &common.throttle,
-            &common.timeout,
         ];
         let lazy = Way { sure: false, ..way.clone() };
         values.into_iter().flatten().for_each(|value| self.value(value, &lazy));

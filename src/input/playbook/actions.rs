@@ -11,12 +11,14 @@ struct Action {
     name: &'static str,
     params: &'static [&'static str],
     required: &'static [&'static str],
+    /// Parameters of Ansible that are not carried out, and what to do instead.
+    refused: &'static [(&'static str, &'static str)],
     /// Whether the names of parameters are the user's.
     open: bool,
 }
 
 const fn row(name: &'static str, params: &'static [&'static str]) -> Action {
-    Action { name, params, required: &[], open: false }
+    Action { name, params, required: &[], refused: &[], open: false }
 }
 
 const ACTIONS: &[Action] = &[
@@ -24,43 +26,43 @@ const ACTIONS: &[Action] = &[
     Action { required: &["that"], ..row("assert", &["that", "msg", "fail_msg", "success_msg", "quiet"]) },
     row("debug", &["msg", "var", "verbosity"]),
     row("fail", &["msg"]),
-    Action { required: &["key"], ..row("group_by", &["key", "parents"]) },
+    Action {
+        required: &["key"],
+        refused: &[("parents", "write the groups' parents in the inventory")],
+        ..row("group_by", &["key"])
+    },
     // Their parameters are read, and judged, with the tree.
     Action { open: true, ..row("import_role", &[]) },
     Action { open: true, ..row("import_tasks", &[]) },
     Action { open: true, ..row("include_role", &[]) },
     Action { open: true, ..row("include_tasks", &[]) },
-    row(
-        "include_vars",
-        &[
-            "file",
-            "dir",
-            "name",
-            "depth",
-            "extensions",
-            "files_matching",
-            "hash_behaviour",
-            "ignore_files",
-            "ignore_unknown_extensions",
-            "_raw_params",
+    Action {
+        refused: &[
+            ("depth", NAME_FILES),
+            ("extensions", NAME_FILES),
+            ("files_matching", NAME_FILES),
+            ("hash_behaviour", "variables of one name replace each other; merge them with `combine`"),
+            ("ignore_files", NAME_FILES),
+            ("ignore_unknown_extensions", NAME_FILES),
         ],
-    ),
+        ..row("include_vars", &["file", "dir", "name", "_raw_params"])
+    },
     row("meta", &["_raw_params"]),
-    row("pause", &["echo", "minutes", "prompt", "seconds"]),
+    Action {
+        refused: &[("echo", NO_PROMPT), ("prompt", NO_PROMPT)],
+        ..row("pause", &["minutes", "seconds"])
+    },
     Action { open: true, ..row("set_fact", &[]) },
 ];
 
-const META_WORDS: [&str; 9] = [
-    "flush_handlers",
-    "end_play",
-    "end_host",
-    "end_batch",
-    "clear_facts",
-    "clear_host_errors",
-    "reset_connection",
-    "noop",
-    "refresh_inventory",
-];
+/// What to do instead of choosing among the files of a folder.
+const NAME_FILES: &str =
+    "name the files, one `include_vars` each; of a `dir`, all that end with .yml, .yaml and .json are read";
+
+const NO_PROMPT: &str = "nothing is asked for while a run is under way; give `seconds` or `minutes`";
+
+const META_WORDS: [&str; 7] =
+    ["flush_handlers", "end_play", "end_host", "end_batch", "clear_facts", "reset_connection", "noop"];
 
 fn find(module: &str) -> Option<&'static Action> {
     ACTIONS.iter().find(|a| a.name == short_name(module))
@@ -101,6 +103,11 @@ impl Action {
             None => diagnostic,
         };
         for (name, value) in given {
+            if let Some((_, instead)) = self.refused.iter().find(|(refused, _)| *refused == &**name) {
+                let message = format!("`{name}` of `{}` is not carried out by Keddah", self.name);
+                out.push(at(Diagnostic::error("refused-parameter", message), value).hint(*instead));
+                continue;
+            }
             if !self.open && !self.params.contains(&name.as_ref()) {
                 let message = format!("`{}` has no parameter `{name}`", self.name);
                 let known = self.params.iter().copied().filter(|p| !p.starts_with('_'));
@@ -117,6 +124,10 @@ impl Action {
                         .hint(format!("add `{name}:`")),
                 );
             }
+        }
+        if self.name == "pause" && given.is_empty() {
+            let message = "`pause` without a time would wait for a key";
+            out.push(at(Diagnostic::error("missing-parameter", message), params).hint(NO_PROMPT));
         }
         if self.name == "meta"
             && let Some((word, value)) = given.get("_raw_params").and_then(|v| Some((v.as_str()?, v)))

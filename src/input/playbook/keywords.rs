@@ -54,8 +54,10 @@ pub enum Standing {
     CarriedOut,
     /// A keyword of Ansible that means nothing here and harms nothing when left aside.
     Ignored,
-    /// A keyword of Ansible that is refused, since leaving it aside would change what happens.
-    Refused,
+    /// A keyword of Ansible that is refused, since leaving it aside would change what happens; what to do instead.
+    Refused(&'static str),
+    /// Carried out with these words alone; what to do instead of others.
+    Only(&'static [&'static str], &'static str),
 }
 
 /// One keyword.
@@ -84,8 +86,17 @@ const fn ignored(name: &'static str, levels: u8) -> Keyword {
     Keyword { name, shape: Shape::Any, standing: Standing::Ignored, levels }
 }
 
-const fn refused(name: &'static str, levels: u8) -> Keyword {
-    Keyword { name, shape: Shape::Any, standing: Standing::Refused, levels }
+const fn refused(name: &'static str, levels: u8, instead: &'static str) -> Keyword {
+    Keyword { name, shape: Shape::Any, standing: Standing::Refused(instead), levels }
+}
+
+const fn only(
+    name: &'static str,
+    levels: u8,
+    words: &'static [&'static str],
+    instead: &'static str,
+) -> Keyword {
+    Keyword { name, shape: Shape::Any, standing: Standing::Only(words, instead), levels }
 }
 
 /// Every keyword, by name within its group.
@@ -97,48 +108,67 @@ pub const KEYWORDS: &[Keyword] = &[
     row("become_method", BASE, Shape::Text),
     row("become_user", BASE, Shape::Text),
     row("check_mode", BASE, Shape::Bool),
-    row("connection", BASE, Shape::Text),
+    only(
+        "connection",
+        BASE,
+        &["local", "ssh", "smart"],
+        "hosts are reached by SSH; for others set `ansible_connection: local` in the inventory",
+    ),
     row("diff", BASE, Shape::Bool),
     row("environment", BASE, Shape::Any),
     row("ignore_errors", BASE, Shape::Bool),
-    row("ignore_unreachable", BASE, Shape::Bool),
+    only(
+        "ignore_unreachable",
+        BASE,
+        &["false"],
+        "take it out: a host that cannot be reached is left, and the others go on; `--limit` leaves it out from the start",
+    ),
     row("module_defaults", BASE, Shape::Dict),
     row("name", BASE, Shape::Text),
     row("no_log", BASE, Shape::Bool),
-    row("port", BASE, Shape::Number),
-    row("remote_user", BASE, Shape::Text),
+    refused("port", BASE, "set `ansible_port` in the inventory"),
+    refused("remote_user", BASE, "set `ansible_user` in the inventory, or log in with `--user`"),
     row("run_once", BASE, Shape::Bool),
     row("tags", BASE, Shape::Texts),
-    row("throttle", BASE, Shape::Number),
-    row("timeout", BASE, Shape::Number),
+    refused("throttle", BASE, "put the tasks into a play with `serial`, or run with fewer `--forks`"),
+    refused(
+        "timeout",
+        BASE,
+        "limit the program itself, e.g. `command: timeout 60 PROGRAM`; `wait_for` and `uri` have a limit of their own",
+    ),
     row("vars", BASE, Shape::Dict),
     ignored("collections", BASE),
     ignored("debugger", BASE),
-    refused("become_exe", BASE),
+    refused("become_exe", BASE, "set `ansible_become_exe` in the inventory"),
     // Below the play.
     row("delegate_facts", BELOW_PLAY, Shape::Bool),
     row("delegate_to", BELOW_PLAY, Shape::Text),
     row("notify", B | T, Shape::Texts),
     row("when", BELOW_PLAY, Shape::Conditions),
     // Plays.
-    row("force_handlers", P, Shape::Bool),
+    only("force_handlers", P, &["false"], "put what must run after a failure into a block with `always`"),
     row("gather_facts", P, Shape::Bool),
     row("gather_subset", P, Shape::Texts),
     row("handlers", P, Shape::Statements),
     row("hosts", P, Shape::Texts),
     row("max_fail_percentage", P, Shape::Number),
-    row("order", P, Shape::Text),
+    only("order", P, &["inventory"], "write the hosts in the inventory in the order that they should have"),
     row("post_tasks", P, Shape::Statements),
     row("pre_tasks", P, Shape::Statements),
     row("roles", P, Shape::Any),
     row("serial", P, Shape::Any),
-    row("strategy", P, Shape::Text),
+    only(
+        "strategy",
+        P,
+        &["linear"],
+        "take it out: every host finishes a change before any begins the next one",
+    ),
     row("tasks", P, Shape::Statements),
     row("vars_files", P, Shape::Any),
     ignored("fact_path", P),
     ignored("gather_timeout", P),
     ignored("validate_argspec", P),
-    refused("vars_prompt", P),
+    refused("vars_prompt", P, "nothing is asked for while a run is under way; give the variables with `-e`"),
     // Role entries.
     row("role", R, Shape::Word),
     // Blocks.
@@ -192,6 +222,15 @@ mod tests {
                 "{}",
                 keyword.name
             );
+        }
+    }
+
+    #[test]
+    fn a_keyword_of_few_words_names_one_that_changes_nothing() {
+        for keyword in KEYWORDS {
+            if let Standing::Only(words, instead) = keyword.standing {
+                assert!(!words.is_empty() && !instead.is_empty(), "{}", keyword.name);
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::expr::{Data, Dict, Value};
 use crate::input::files;
 use crate::input::playbook::args::{self, short_name};
-use crate::input::playbook::keywords::{self, Level, Shape, Standing};
+use crate::input::playbook::keywords::{self, Keyword, Level, Shape, Standing};
 use crate::input::playbook::tree::{
     Block, Common, Condition, Handler, Import, ImportKind, ImportRole, ImportTasks, Include, IncludeRole,
     IncludeTasks, LoopControl, LoopKind, LoopOver, RoleUse, Statement, Task,
@@ -160,7 +160,7 @@ impl Parser<'_> {
         }
         fields.left.retain(|(key, _)| {
             let row = key.as_str().and_then(|name| keywords::find(name, level));
-            row.is_none_or(|row| row.standing == Standing::CarriedOut)
+            row.is_none_or(|row| matches!(row.standing, Standing::CarriedOut | Standing::Only(..)))
         });
         let mut value = |name: &str| fields.take(name).filter(|n| !n.is_null()).map(Value::from_node);
         let mut common = Common {
@@ -174,13 +174,8 @@ impl Parser<'_> {
             no_log: value("no_log"),
             run_once: value("run_once"),
             ignore_errors: value("ignore_errors"),
-            ignore_unreachable: value("ignore_unreachable"),
             any_errors_fatal: value("any_errors_fatal"),
-            throttle: value("throttle"),
-            timeout: value("timeout"),
             connection: value("connection"),
-            remote_user: value("remote_user"),
-            port: value("port"),
             ..Common::default()
         };
         if level != Level::Play {
@@ -203,6 +198,12 @@ impl Parser<'_> {
             };
         }
         if let Some(node) = fields.take("module_defaults") {
+            for (key, _) in node.as_map().unwrap_or_default() {
+                if key.as_str().is_some_and(|name| name.starts_with("group/")) {
+                    let message = "`module_defaults` is carried out for modules, not for groups of them";
+                    self.error("refused-keyword", key.span, message, "name each module");
+                }
+            }
             common.module_defaults = Value::from_node(node).as_dict().cloned().unwrap_or_default();
         }
         common
@@ -219,14 +220,17 @@ impl Parser<'_> {
                 self.out.push(Diagnostic::warning("ignored-keyword", message).at(key.span));
                 return;
             }
-            Standing::Refused => {
+            Standing::Refused(instead) => {
                 let message = format!("`{name}` is a keyword of Ansible that Keddah does not carry out");
-                self.error(
-                    "refused-keyword",
-                    key.span,
-                    message,
-                    "take it out; leaving it aside would change what happens",
-                );
+                self.error("refused-keyword", key.span, message, instead);
+                return;
+            }
+            Standing::Only(words, instead) => {
+                if !value.is_null() && !word(value).is_some_and(|word| words.contains(&word)) {
+                    let known: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+                    let message = format!("Keddah carries out `{name}` only as {}", known.join(", "));
+                    self.error("refused-keyword", value.span, message, instead);
+                }
                 return;
             }
         }
@@ -255,6 +259,28 @@ impl Parser<'_> {
         if let Some((expected, hint)) = wrong {
             let message = format!("`{name}` must be {expected}, and this is {}", value.kind());
             self.error("keyword-shape", value.span, message, hint);
+        }
+    }
+
+    /// Judges `async` and `poll`: every task is waited for, to its end.
+    fn job(&mut self, fields: &Fields<'_>) {
+        let written = |name: &str| fields.left.iter().find(|(key, _)| key.as_str() == Some(name));
+        let Some((key, limit)) = written("async").filter(|(_, node)| !node.is_null()) else { return };
+        let is_zero = |node: &Node| number(node) == Some(0.0);
+        match written("poll").filter(|(_, node)| is_zero(node)) {
+            _ if is_zero(limit) => {}
+            Some((_, poll)) => {
+                let message = "`poll: 0` would leave the task running behind; Keddah waits for every task";
+                let hint = "leave out `async` and `poll`, or start it as a unit of systemd";
+                self.error("refused-keyword", poll.span, message, hint);
+            }
+            None => {
+                let message = "the limit of `async` is not kept: the task is waited for to its end";
+                let diagnostic = Diagnostic::warning("ignored-keyword", message).at(key.span);
+                self.out.push(
+                    diagnostic.hint("leave it out, or limit the program: `command: timeout 60 PROGRAM`"),
+                );
+            }
         }
     }
 
@@ -357,6 +383,7 @@ impl Parser<'_> {
         let changed_when = conditions(self, "changed_when");
         let failed_when = conditions(self, "failed_when");
         let until = conditions(self, "until");
+        self.job(&fields);
         let mut value = |name: &str| fields.take(name).filter(|n| !n.is_null()).map(Value::from_node);
         let (retries, delay, async_, poll) =
             (value("retries"), value("delay"), value("async"), value("poll"));
@@ -634,7 +661,17 @@ impl Parser<'_> {
     fn apply(&mut self, value: Option<&Value>) -> Common {
         let Some(entries) = value.and_then(Value::as_dict) else { return Common::default() };
         let here = value.and_then(|v| v.marks.origin);
-        for name in entries.keys() {
+        for (name, value) in entries {
+            if let Some(Keyword { standing: Standing::Refused(instead), .. }) =
+                keywords::find(name, Level::Block)
+            {
+                let message = format!("`{name}` is a keyword of Ansible that Keddah does not carry out");
+                let diagnostic = Diagnostic::error("refused-keyword", message).hint(*instead);
+                self.out.push(match value.marks.origin.or(here) {
+                    Some(span) => diagnostic.at(span),
+                    None => diagnostic,
+                });
+            }
             if keywords::find(name, Level::Block).is_none() {
                 let diagnostic = Diagnostic::error(
                     "unknown-keyword",
@@ -678,10 +715,7 @@ impl Parser<'_> {
             no_log: value("no_log"),
             run_once: value("run_once"),
             ignore_errors: value("ignore_errors"),
-            ignore_unreachable: value("ignore_unreachable"),
             any_errors_fatal: value("any_errors_fatal"),
-            throttle: value("throttle"),
-            timeout: value("timeout"),
             delegate_to: value("delegate_to"),
             delegate_facts: value("delegate_facts"),
             ..Common::default()
@@ -790,6 +824,15 @@ const ROLE_PARAMS: [&str; 10] = [
     "allow_duplicates",
     "rolespec_validate",
 ];
+
+/// Returns a value that is one word; a boolean is `true` or `false`, however it was written.
+fn word(node: &Node) -> Option<&str> {
+    match truth(node) {
+        Some(true) => Some("true"),
+        Some(false) => Some("false"),
+        None => node.as_str().map(|text| text.strip_prefix("ansible.builtin.").unwrap_or(text)),
+    }
+}
 
 /// Returns the place by which people know a statement: its name, else its first key.
 fn place(fields: &Fields<'_>, common: &Common) -> Span {

@@ -109,9 +109,6 @@ fn play(parser: &mut Parser<'_>, path: &Path, span: Span, entries: &[(Node, Node
     let statements = |parser: &mut Parser<'_>, name: &str| {
         node(name).map(|node| parser.statements(node, Level::Task)).unwrap_or_default()
     };
-    choice(parser, node("strategy"), "strategy", &["linear", "free", "host_pinned"]);
-    let orders = ["inventory", "reverse_inventory", "sorted", "reverse_sorted", "shuffle"];
-    choice(parser, node("order"), "order", &orders);
     Some(Play {
         span: place,
         playbook: path.to_path_buf(),
@@ -126,9 +123,6 @@ fn play(parser: &mut Parser<'_>, path: &Path, span: Span, entries: &[(Node, Node
             },
         },
         max_fail_percentage: value("max_fail_percentage"),
-        strategy: value("strategy"),
-        order: value("order"),
-        force_handlers: value("force_handlers"),
         vars_files: node("vars_files").map(vars_files).unwrap_or_default(),
         pre_tasks: statements(parser, "pre_tasks"),
         roles: match node("roles") {
@@ -162,16 +156,6 @@ fn pattern(node: &Node) -> Option<Spanned<Arc<str>>> {
         _ => return None,
     };
     Some(Spanned::new(text, node.span))
-}
-
-fn choice(parser: &mut Parser<'_>, node: Option<&Node>, name: &str, known: &[&str]) {
-    let Some((node, text)) = node.and_then(|n| Some((n, n.as_str()?))) else { return };
-    let short = text.strip_prefix("ansible.builtin.").unwrap_or(text);
-    if !text.contains("{{") && !known.contains(&short) {
-        let message = format!("`{text}` is no {name}");
-        let hint = format!("it may be {}", known.join(", "));
-        parser.out.push(Diagnostic::error("keyword-shape", message).at(node.span).hint(hint));
-    }
 }
 
 fn vars_files(node: &Node) -> Vec<VarsFile> {

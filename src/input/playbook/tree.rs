@@ -33,14 +33,9 @@ pub struct Common {
     pub no_log: Option<Value>,
     pub run_once: Option<Value>,
     pub ignore_errors: Option<Value>,
-    pub ignore_unreachable: Option<Value>,
     pub any_errors_fatal: Option<Value>,
-    pub throttle: Option<Value>,
-    /// Seconds.
-    pub timeout: Option<Value>,
+    /// `local` where tasks run on the controller.
     pub connection: Option<Value>,
-    pub remote_user: Option<Value>,
-    pub port: Option<Value>,
     pub delegate_to: Option<Value>,
     pub delegate_facts: Option<Value>,
     /// Names or topics of handlers.
@@ -63,11 +58,6 @@ pub struct Play {
     /// Numbers of hosts or `'N%'`; the last one repeats. Empty: all hosts at once.
     pub serial: Vec<Value>,
     pub max_fail_percentage: Option<Value>,
-    /// `linear` or `free`.
-    pub strategy: Option<Value>,
-    /// `inventory`, `reverse_inventory`, `sorted`, `reverse_sorted` or `shuffle`.
-    pub order: Option<Value>,
-    pub force_handlers: Option<Value>,
     pub vars_files: Vec<VarsFile>,
     pub pre_tasks: Vec<Statement>,
     pub roles: Vec<RoleUse>,
