@@ -29,6 +29,8 @@ pub struct Instance {
     section: Map<String, Value>,
     pub installation: Installation,
     pub place: ConfigPlace,
+    /// Whether `hot_standby_feedback` is needed, whatever the configuration says.
+    pub feeds_back: bool,
 }
 
 impl Instance {
@@ -52,7 +54,7 @@ impl Instance {
         {
             place.config_dir = PathBuf::from(folder);
         }
-        Instance { config: config.clone(), section, installation, place }
+        Instance { config: config.clone(), section, installation, place, feeds_back: false }
     }
 
     pub fn data_dir(&self) -> &Path {
@@ -78,6 +80,9 @@ impl Instance {
         }
         // A replica whose leader has moved looks for it again after this; Postgres's own 5 s are most of a failover.
         parameters.entry("wal_retrieve_retry_interval".to_owned()).or_insert_with(|| "500ms".to_owned());
+        if self.feeds_back {
+            parameters.insert("hot_standby_feedback".to_owned(), "on".to_owned());
+        }
         parameters
     }
 

@@ -3,12 +3,13 @@
 use serde_json::{Map, Value};
 
 use crate::agent::api::access::Access;
+use crate::agent::decide::needs_feedback;
 use crate::agent::instance::Instance;
 use crate::agent::lease::keeper::Times;
 use crate::agent::observe::dcs;
 use crate::agent::observe::postgres::Looked;
 use crate::agent::state::State;
-use crate::agent::view::{Guard, Lease, Requests, View, Watchdog};
+use crate::agent::view::{Guard, Lease, Requests, Running, View, Watchdog};
 use crate::agent::{Agent, seen, start};
 use crate::cluster::UnixMs;
 use crate::contract::config::AgentConfig;
@@ -25,6 +26,8 @@ impl Agent {
     /// Looks at the world.
     pub(super) async fn look(&mut self) -> (View, Looked) {
         self.read_etcd().await;
+        let tags = tags::read(&self.config.tags);
+        self.instance.feeds_back = needs_feedback(&self.read.snapshot, &self.settings, &self.me, &tags);
         let status = self.guard_status().await;
         let looked = self.observer.look(&self.instance, status.as_ref(), &self.read).await;
         let snapshot = self.answered.map(|_| &self.read.snapshot);
@@ -32,7 +35,7 @@ impl Agent {
             now: clock::now(),
             wall: UnixMs(clock::wall().as_millisecond()),
             me: self.me.clone(),
-            tags: tags::read(&self.config.tags),
+            tags,
             local: self.instance.local(),
             settings: self.settings.clone(),
             dcs: seen(snapshot, self.silent_since),
@@ -49,7 +52,23 @@ impl Agent {
                 reinitialize: self.reinitialize.clone(),
             },
         };
+        self.warn_of_solitude(&view);
         (view, looked)
+    }
+
+    /// Says once that nothing can be committed because no standby is there.
+    fn warn_of_solitude(&mut self, view: &View) {
+        let alone = match view.postgres.running() {
+            Some(Running::Primary(facts)) => !facts.standbys.values().any(|standby| standby.streaming),
+            Some(Running::Replica(_)) | None => false,
+        };
+        let stuck = alone && view.settings.synchronous_mode.is_strict();
+        if stuck && !self.warned_of_solitude {
+            tracing::warn!(
+                "No active replication connections from Patroni members and synchronous_mode_strict is requested"
+            );
+        }
+        self.warned_of_solitude = stuck;
     }
 
     async fn read_etcd(&mut self) {

@@ -116,6 +116,7 @@ struct Agent {
     state_path: PathBuf,
     /// None: the guard is somebody else's to start.
     guard_program: Option<start::GuardProgram>,
+    warned_of_solitude: bool,
     watchdog_told: Option<crate::guard::protocol::WatchdogSettings>,
 }
 

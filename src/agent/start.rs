@@ -247,6 +247,7 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
         next_request: 0,
         state: before.unwrap_or_default(),
         watchdog_told: None,
+        warned_of_solitude: false,
         config,
         me,
         instance,

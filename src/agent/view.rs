@@ -5,9 +5,10 @@
 //!
 //! Invariant: nothing here does anything; only clones, compares and hashes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use crate::cluster::slot::SlotKind;
 use crate::cluster::{
     FailoverRequest, History, Lsn, MemberName, PgVersion, ReplicationState, Role, State, SyncNames,
     SyncState, SystemId, Tags, Timeline, UnixMs,
@@ -205,6 +206,8 @@ pub struct Status {
     /// Where the leader's WAL ended when it wrote this.
     pub optime: Option<Lsn>,
     pub slots: BTreeMap<String, Lsn>,
+    /// Slots of members that are kept although the members may be away.
+    pub retain_slots: BTreeSet<String>,
 }
 
 /// The keeper's verdict on this member's lease.
@@ -437,8 +440,16 @@ pub struct Standby {
 /// A replication slot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Slot {
-    pub physical: bool,
+    pub kind: SlotKind,
     pub active: bool,
+    /// From where on WAL is kept for it; for a logical one, up to where its user has confirmed.
+    pub lsn: Option<Lsn>,
+    /// It holds back vacuum.
+    pub has_xmin: bool,
+    /// The WAL that it needs is gone.
+    pub lost: bool,
+    /// Postgres itself keeps it on standbys.
+    pub failover: bool,
 }
 
 /// Where a replica gets its WAL from.
@@ -585,6 +596,7 @@ pub enum Deed {
     Follow,
     SetSyncNames,
     KeepSlots,
+    FetchSlots,
     Checkpoint,
     ApplyConfiguration,
     StartJob,

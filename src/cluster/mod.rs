@@ -8,6 +8,7 @@ pub mod failover;
 pub mod lsn;
 pub mod member;
 pub mod role;
+pub mod slot;
 pub mod state;
 pub mod sync;
 pub mod tags;

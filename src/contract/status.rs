@@ -1,6 +1,6 @@
 //! `status`: the leader's last known position and its slots.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::Lsn;
 use crate::contract::ContractError;
@@ -41,6 +41,19 @@ impl StatusDocument {
     #[must_use]
     pub fn with_optime(mut self, optime: Lsn) -> StatusDocument {
         self.document.set("optime", optime.0);
+        self
+    }
+
+    /// Returns the slots of members that are kept although the members may be away.
+    pub fn retain_slots(&self) -> BTreeSet<String> {
+        let list = self.document.0.get("retain_slots").and_then(serde_json::Value::as_array);
+        list.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()
+    }
+
+    #[must_use]
+    pub fn with_retain_slots(mut self, slots: &BTreeSet<String>) -> StatusDocument {
+        let list: Vec<serde_json::Value> = slots.iter().map(|name| name.as_str().into()).collect();
+        self.document.set_or_remove("retain_slots", (!list.is_empty()).then_some(list));
         self
     }
 

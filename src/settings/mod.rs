@@ -5,11 +5,15 @@
 
 pub mod table;
 
+mod slots;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::cluster::SyncMode;
+use crate::cluster::slot::{SlotKind, SlotMatcher};
 
 /// The settings that decisions rest on, checked and adjusted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -38,6 +42,10 @@ pub struct Settings {
     pub max_timelines_history: Option<usize>,
     /// How long a slot is kept for a member that is gone; zero for not at all.
     pub member_slots_ttl: Duration,
+    /// Slots that every member which may lead has.
+    pub permanent_slots: BTreeMap<String, SlotKind>,
+    /// Slots that are somebody else's.
+    pub ignore_slots: Vec<SlotMatcher>,
     pub use_pg_rewind: bool,
     pub use_slots: bool,
     pub remove_data_directory_on_rewind_failure: bool,
@@ -53,6 +61,9 @@ pub enum Complaint {
     /// The value is below what keeps a cluster safe; the minimum is used.
     #[error("`{key}`: {found} is below the minimum; {used} is used")]
     Raised { key: &'static str, found: u64, used: u64 },
+    /// A permanent slot has a name that Postgres does not take, or attributes that are those of no slot.
+    #[error("the permanent slot `{name}` is left out: its name or its attributes cannot be those of a slot")]
+    Slot { name: String },
     /// `loop_wait + 2 × retry_timeout` is above `ttl`; one of them is lowered.
     #[error(
         "`{key}`: loop_wait + 2 × retry_timeout must not be above ttl; {used} is used in place of {found}"
@@ -89,6 +100,8 @@ impl Settings {
                 .filter(|lines| *lines > 0)
                 .and_then(|lines| usize::try_from(lines).ok()),
             member_slots_ttl: read.seconds("member_slots_ttl"),
+            permanent_slots: BTreeMap::new(),
+            ignore_slots: slots::ignored(document),
             use_pg_rewind: read.boolean("postgresql.use_pg_rewind"),
             use_slots: read.boolean("postgresql.use_slots"),
             remove_data_directory_on_rewind_failure: read
@@ -98,6 +111,7 @@ impl Settings {
         };
         settings.synchronous_mode = read.sync_mode();
         let mut complaints = read.complaints;
+        settings.permanent_slots = slots::permanent(document, &mut complaints);
         settings.adjust(&mut complaints);
         (settings, complaints)
     }

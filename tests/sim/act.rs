@@ -160,9 +160,10 @@ impl World {
                 self.release_commits(host);
                 Verdict::Done
             }
-            Action::KeepSlots { create, drop } => {
+            Action::FetchSlots { .. } => Verdict::Failed,
+            Action::KeepSlots { create, drop, .. } => {
                 let Some(disk) = &mut self.hosts[host].postgres.disk else { return Verdict::Failed };
-                disk.slots.extend(create);
+                disk.slots.extend(create.into_keys());
                 disk.slots.retain(|slot| !drop.contains(slot));
                 Verdict::Done
             }

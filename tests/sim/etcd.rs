@@ -161,6 +161,10 @@ impl Etcd {
         }
     }
 
+    fn last_status(&self) -> Status {
+        self.status.as_ref().map(|(status, _)| status.clone()).unwrap_or_default()
+    }
+
     fn holds(&self, fence: Fence) -> bool {
         self.leader.as_ref().is_some_and(|key| key.fence() == fence)
     }
@@ -251,7 +255,7 @@ impl Etcd {
                 if ok {
                     let rev = self.bump();
                     if optime.is_some() {
-                        self.status = Some((Status { optime, slots: BTreeMap::new() }, rev));
+                        self.status = Some((Status { optime, ..self.last_status() }, rev));
                     }
                     self.leader = None;
                 }
@@ -266,7 +270,7 @@ impl Etcd {
                     let created = self.leader.as_ref().unwrap().create_revision;
                     self.put_leader(&candidate, candidate_lease, rev);
                     self.leader.as_mut().unwrap().create_revision = created;
-                    self.status = Some((Status { optime: Some(optime), slots: BTreeMap::new() }, rev));
+                    self.status = Some((Status { optime: Some(optime), ..self.last_status() }, rev));
                     if let Some(sync) = sync {
                         self.sync = Some((sync, rev));
                     }

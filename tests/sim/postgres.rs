@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use keddah::agent::view::*;
+use keddah::cluster::slot::SlotKind;
 use keddah::cluster::*;
 
 const FIRST: u64 = 0x100_0000;
@@ -185,6 +186,15 @@ impl Postgres {
 
     pub fn slots(&self, active: &BTreeSet<String>) -> BTreeMap<String, Slot> {
         let slots = self.disk.iter().flat_map(|disk| &disk.slots);
-        slots.map(|slot| (slot.clone(), Slot { physical: true, active: active.contains(slot) })).collect()
+        let lsn = self.disk.as_ref().map(Disk::end);
+        let seen = |slot: &String| Slot {
+            kind: SlotKind::Physical,
+            active: active.contains(slot),
+            lsn,
+            has_xmin: false,
+            lost: false,
+            failover: false,
+        };
+        slots.map(|slot| (slot.clone(), seen(slot))).collect()
     }
 }

@@ -143,6 +143,7 @@ const NOT_REACHED: &[(&str, &str)] = &[
     ("ReplicaUnresponsive", "the simulated server has no probes that fail while it lives"),
     ("ReleasedForCandidate", "every simulated member is Keddah's, and its member key is there when asked"),
     ("SwitchoverScheduled", "requests of the simulated people are for at once"),
+    ("CopyingSlots", "the simulated servers have no logical slots; a unit test has it"),
     ("FollowingNobody", "no simulated member has the tag nostream"),
     ("AdoptingData", "no simulated person deletes the initialize key"),
     ("NoIdentifier", "no simulated person deletes the initialize key"),

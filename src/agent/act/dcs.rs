@@ -225,14 +225,17 @@ impl DcsActor {
         if let Some(optime) = status.optime {
             document = document.with_optime(optime);
         }
-        Write::put(self.keys.status(), document.with_slots(&status.slots).to_text())
+        Write::put(
+            self.keys.status(),
+            document.with_slots(&status.slots).with_retain_slots(&status.retain_slots).to_text(),
+        )
     }
 
     /// Writes a position and leaves the slots as they were.
     fn optime(&self, optime: Lsn, ground: &Ground<'_>) -> Write {
         let known = ground.read.and_then(|read| read.snapshot.status.as_ref());
-        let slots = known.map(|status| status.value.slots.clone()).unwrap_or_default();
-        self.status(&Status { optime: Some(optime), slots })
+        let known = known.map(|status| status.value.clone()).unwrap_or_default();
+        self.status(&Status { optime: Some(optime), ..known })
     }
 
     fn put_sync(&self, sync: &SyncState) -> Write {

@@ -6,3 +6,4 @@ pub mod dcs;
 pub mod job;
 pub mod postgres;
 mod restored;
+mod slots;

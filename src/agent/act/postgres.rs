@@ -1,10 +1,10 @@
 //! What is done to the server. Whatever can make it writable is asked of the guard, which is the gate.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::agent::act::restored;
+use crate::agent::act::slots;
 use crate::agent::decide::Action;
 use crate::agent::instance::{Instance, sync_names_text};
 use crate::agent::lease::gate::Gate;
@@ -20,7 +20,7 @@ use crate::guard::protocol::{self, Request, StartAs};
 use crate::postgres::conf::{raise_to_primary, split};
 use crate::postgres::postmaster::{Launch, argv, environment};
 use crate::postgres::query::{QueryError, Session, connect};
-use crate::postgres::{ProgramError, controldata, slots, standby};
+use crate::postgres::{ProgramError, controldata, standby};
 use crate::sys::files::FileError;
 use crate::sys::process::Program;
 
@@ -57,6 +57,8 @@ pub enum ServerError {
     Unknown(String),
     #[error("there is no connection to Postgres")]
     NoSession,
+    #[error("`{0}` has none of the logical slots that are missing here")]
+    NoSlots(String),
 }
 
 impl ServerError {
@@ -78,6 +80,7 @@ impl ServerError {
             | ServerError::Query(_)
             | ServerError::Program(_)
             | ServerError::Unknown(_)
+            | ServerError::NoSlots(_)
             | ServerError::NoSession => Verdict::Failed,
         }
     }
@@ -125,7 +128,8 @@ impl ServerActor {
             Action::Stop { mode, checkpoint } => self.stop(*mode, *checkpoint, site).await,
             Action::Follow { upstream } => follow(upstream, site).await,
             Action::SetSyncNames { names } => set_sync_names(names, site).await,
-            Action::KeepSlots { create, drop } => keep_slots(create, drop, site).await,
+            Action::KeepSlots { create, drop, advance } => slots::keep(create, drop, advance, site).await,
+            Action::FetchSlots { source, slots } => slots::fetch(source, slots, site).await,
             Action::Checkpoint => {
                 checkpoint_in_background(site.instance);
                 Ok(())
@@ -172,6 +176,7 @@ impl ServerActor {
         write_passfile(instance)?;
         configuration::write(instance, &kept)?;
         standby::signal(instance.data_dir())?;
+        slots::install(&site.observer.staged_slots(), instance)?;
         let (mut line, _) = split(&instance.parameters());
         let report = controldata::report(&instance.installation, instance.data_dir())?;
         for name in raise_to_primary(&mut line, &report) {
@@ -315,7 +320,7 @@ fn upstream_of(upstream: &Upstream, site: &Site<'_>) -> Result<Option<standby::U
     }))
 }
 
-fn session(site: &Site<'_>) -> Result<Arc<Session>, ServerError> {
+pub(super) fn session(site: &Site<'_>) -> Result<Arc<Session>, ServerError> {
     site.observer.session().ok_or(ServerError::NoSession)
 }
 
@@ -332,11 +337,6 @@ async fn follow(upstream: &Upstream, site: &mut Site<'_>) -> Result<(), ServerEr
 }
 
 async fn set_sync_names(names: &SyncNames, site: &mut Site<'_>) -> Result<(), ServerError> {
-    if names.is_nobody() {
-        tracing::warn!(
-            "No active replication connections from Patroni members and synchronous_mode_strict is requested"
-        );
-    }
     let kept = Kept { sync_names: sync_names_text(names), ..configuration::kept(site.instance) };
     configuration::write(site.instance, &kept)?;
     let session = session(site)?;
@@ -346,23 +346,6 @@ async fn set_sync_names(names: &SyncNames, site: &mut Site<'_>) -> Result<(), Se
         session
             .execute("BEGIN; SET LOCAL synchronous_commit = 'off'; SELECT pg_catalog.txid_current(); COMMIT")
             .await?;
-    }
-    Ok(())
-}
-
-async fn keep_slots(
-    create: &BTreeSet<String>,
-    drop: &BTreeSet<String>,
-    site: &Site<'_>,
-) -> Result<(), ServerError> {
-    let session = session(site)?;
-    for name in create {
-        slots::create_physical(&session, name).await?;
-    }
-    for name in drop {
-        if !slots::drop_idle(&session, name).await? {
-            tracing::info!(slot = name, "a slot that should go is in use; it is tried again");
-        }
     }
     Ok(())
 }

@@ -5,11 +5,12 @@
 //! others are reported as skipped). None waits for a server to start, stop or be promoted: it sets that going, and the
 //! next look sees how far it is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::agent::view::{
     Deed, Fence, Job, LeaseId, MemberFacts, RequestId, Revision, Started, Status, StopMode, Upstream,
 };
+use crate::cluster::slot::SlotKind;
 use crate::cluster::{History, Lsn, MemberName, SyncNames, SyncState, SystemId};
 
 /// One thing to do.
@@ -148,10 +149,17 @@ pub enum Action {
     SetSyncNames {
         names: SyncNames,
     },
-    /// Make and drop physical slots.
+    /// Drop and make slots, and move unused ones on.
     KeepSlots {
-        create: BTreeSet<String>,
+        create: BTreeMap<String, SlotKind>,
         drop: BTreeSet<String>,
+        advance: BTreeMap<String, (SlotKind, Lsn)>,
+    },
+    /// Get the state of logical slots from the running leader; the next start in recovery puts it in place. Fails if the
+    /// leader has none of them.
+    FetchSlots {
+        source: MemberName,
+        slots: BTreeMap<String, SlotKind>,
     },
     /// CHECKPOINT, in the background.
     Checkpoint,
@@ -262,6 +270,7 @@ impl Action {
             Action::Follow { .. } => Deed::Follow,
             Action::SetSyncNames { .. } => Deed::SetSyncNames,
             Action::KeepSlots { .. } => Deed::KeepSlots,
+            Action::FetchSlots { .. } => Deed::FetchSlots,
             Action::Checkpoint => Deed::Checkpoint,
             Action::ApplyConfiguration => Deed::ApplyConfiguration,
             Action::StartJob { .. } => Deed::StartJob,

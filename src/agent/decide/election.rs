@@ -6,12 +6,12 @@ use std::time::Duration;
 use crate::agent::view::{
     Initialize, Member, PeerFacts, ReplicaFacts, Revision, Snapshot, Tick, Upstream, Watchdog,
 };
-use crate::cluster::{FailoverRequest, MemberName, Role, State, SyncMode, SyncState, SystemId, Timeline};
+use crate::cluster::{FailoverRequest, MemberName, Role, State, SyncState, SystemId, Timeline};
 
 use super::action::Compared;
 use super::draft::{Choice, Draft, Wake, living_lease};
 use super::situation::{Server, Situation, Was};
-use super::{Action, Reason, Why, bootstrap, replica, stopping};
+use super::{Action, Reason, Why, bootstrap, replica, stopping, sync};
 
 /// How long each member with precedence among equals gets, so that one transaction decides.
 const TURN: Duration = Duration::from_millis(50);
@@ -158,9 +158,7 @@ pub(super) fn take(
         failsafe: snapshot.failsafe,
         history: revision(snapshot.history.as_ref().map(|keyed| keyed.mod_revision)),
     };
-    let has_set = snapshot.sync.as_ref().is_some_and(|keyed| keyed.value.leader.is_some());
-    let sync = (has_set || s.view.settings.synchronous_mode != SyncMode::Off)
-        .then(|| SyncState { leader: Some(s.view.me.clone()), ..SyncState::default() });
+    let sync = sync::set_of(s, &s.view.me);
     // In a pause the request stays until the promotion: it is what allows one.
     let spend_failover = snapshot.failover.is_some() && !s.view.settings.pause;
     Action::TakeLeaderKey { lease, compared, sync, spend_failover }

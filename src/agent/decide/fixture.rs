@@ -1,8 +1,9 @@
 //! A healthy cluster of three for tests, in which one thing is changed: `a` leads, `b` and `c` stream.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::agent::view::*;
+use crate::cluster::slot::SlotKind;
 use crate::cluster::*;
 use crate::settings::Settings;
 
@@ -78,14 +79,21 @@ pub(super) fn healthy(me: &str) -> Fixture {
         initialize: Some(Keyed { value: Initialize::Done(SystemId(7)), mod_revision: Revision(2) }),
         config: Revision(3),
         status: Some(Keyed {
-            value: Status { optime: Some(END), slots: BTreeMap::new() },
+            value: Status { optime: Some(END), ..Status::default() },
             mod_revision: Revision(4),
         }),
         history: Some(Keyed { value: History::default(), mod_revision: Revision(6) }),
         ..Snapshot::default()
     };
     let standby = || Standby { streaming: true, sync: false, written: END, flushed: END, replayed: END };
-    let slot = || Slot { physical: true, active: true };
+    let slot = || Slot {
+        kind: SlotKind::Physical,
+        active: true,
+        lsn: Some(END),
+        has_xmin: false,
+        lost: false,
+        failover: false,
+    };
     let running = if leads {
         Running::Primary(PrimaryFacts {
             timeline: Timeline(1),
@@ -105,7 +113,11 @@ pub(super) fn healthy(me: &str) -> Fixture {
             streaming: true,
             upstream: Upstream::Member { name: name("a"), slot: Some(me.slot_name()) },
             sync_names: SyncNames::Off,
-            slots: BTreeMap::new(),
+            slots: members
+                .iter()
+                .filter(|(n, _, _)| name(n) != me)
+                .map(|(n, _, _)| ((*n).to_owned(), Slot { active: false, ..slot() }))
+                .collect(),
         })
     };
     let fence = Fence { lease: LeaseId(1), create_revision: Revision(5) };

@@ -1,17 +1,15 @@
 //! What the holder of the lock does: keep the gate, serve, and give up the lock when its server cannot.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use crate::agent::view::{
     Configuration, Control, Fence, Guard, Initialize, Job, JobState, PrimaryFacts, ReplicaFacts, Revision,
-    Started, Status, StopMode, Tick, Upstream, Watchdog,
+    Started, StopMode, Tick, Upstream, Watchdog,
 };
-use crate::cluster::{History, Lsn, Role, State, SyncMode, SyncState};
+use crate::cluster::{History, Lsn, SyncState};
 
 use super::draft::{Choice, Draft, Wake, successors};
 use super::memory::GivingUp;
 use super::situation::{Server, Situation, Was};
-use super::{Action, Reason, Why, bootstrap, replica, stopping, switchover, sync};
+use super::{Action, Reason, Why, bootstrap, replica, slots, stopping, switchover, sync};
 
 /// How often a server is started under the lock before the lock goes to another member.
 const STARTS_UNDER_LOCK: u32 = 2;
@@ -181,9 +179,9 @@ pub(super) fn promote(
     {
         return choice;
     }
-    let mode = s.view.settings.synchronous_mode;
-    if mode.is_strict() {
-        draft.act(Action::SetSyncNames { names: mode.names_of_nobody() });
+    let set = s.snapshot().and_then(|snapshot| snapshot.sync.as_ref()).map(|keyed| &keyed.value);
+    if let Some(names) = sync::names_before_promotion(s.view.settings.synchronous_mode, set) {
+        draft.act(Action::SetSyncNames { names });
     }
     keep_gate(s, fence, draft);
     draft.act(Action::Promote { fence });
@@ -208,19 +206,13 @@ fn pre_promote(s: &Situation<'_>, fence: Fence, lsn: Lsn, draft: &mut Draft<'_>)
 }
 
 /// Returns the synchronous set to write before this member may be promoted; None where it stands already.
-///
-/// Standbys of the leader before it are no standbys of this one: none of them holds what it will acknowledge.
 fn set_before_promotion(s: &Situation<'_>) -> Option<SyncState> {
-    let mine = SyncState { leader: Some(s.view.me.clone()), ..SyncState::default() };
     let present = s.snapshot().and_then(|snapshot| snapshot.sync.as_ref()).map(|keyed| &keyed.value);
-    let needed = match (s.view.settings.synchronous_mode, present) {
-        (SyncMode::Off, None) => false,
-        (SyncMode::Off, Some(set)) => set.leader.is_some() && *set != mine,
-        (SyncMode::On | SyncMode::Strict | SyncMode::Quorum | SyncMode::QuorumStrict, present) => {
-            present != Some(&mine)
-        }
-    };
-    needed.then_some(mine)
+    let mine = present.is_some_and(|set| set.leader.as_ref() == Some(&s.view.me));
+    if mine && s.view.settings.synchronous_mode.is_strict() {
+        return None; // commits will wait for just these standbys
+    }
+    sync::set_of(s, &s.view.me).filter(|set| present != Some(set))
 }
 
 /// The lock is held and the server is a primary.
@@ -252,7 +244,7 @@ pub(super) fn maintain(s: &Situation<'_>, fence: Fence, facts: &PrimaryFacts, dr
         draft.act(Action::ApplyConfiguration);
     }
     let wake = sync::step(s, fence, facts, draft);
-    slots(s, facts, draft);
+    slots::of_primary(s, facts, draft);
     keys(s, fence, facts, draft);
     wake
 }
@@ -280,13 +272,13 @@ fn keys(s: &Situation<'_>, fence: Fence, facts: &PrimaryFacts, draft: &mut Draft
     if present.is_none_or(|present| !same_branches(present, &wanted)) {
         draft.act(Action::WriteHistory { fence, history: wanted });
     }
-    let due = draft
-        .memory
-        .status_written
-        .is_none_or(|(at, lsn)| s.now().since(at) >= s.view.settings.loop_wait && lsn != facts.lsn);
+    let status = slots::status(s, snapshot, facts, draft);
+    let due =
+        draft.memory.status_written.as_ref().is_none_or(|(at, written)| {
+            s.now().since(*at) >= s.view.settings.loop_wait && *written != status
+        });
     if due {
-        draft.memory.status_written = Some((s.now(), facts.lsn));
-        let status = Status { optime: Some(facts.lsn), slots: BTreeMap::new() };
+        draft.memory.status_written = Some((s.now(), status.clone()));
         draft.act(Action::WriteStatus { fence, status });
     }
 }
@@ -299,49 +291,6 @@ fn same_branches(one: &History, other: &History) -> bool {
             .iter()
             .zip(&other.0)
             .all(|(a, b)| (a.timeline, a.switch_point) == (b.timeline, b.switch_point))
-}
-
-/// Makes the slots of all other members, and drops those whose member has been gone for `member_slots_ttl`.
-fn slots(s: &Situation<'_>, facts: &PrimaryFacts, draft: &mut Draft<'_>) {
-    let Some(snapshot) = s.snapshot() else { return };
-    if s.view.settings.pause {
-        return;
-    }
-    let streams_from_here = |name: &crate::cluster::MemberName, tags: &crate::cluster::Tags| {
-        let elsewhere = tags.replicatefrom.as_ref().is_some_and(|upstream| {
-            upstream != &s.view.me
-                && snapshot.members.get(upstream).is_some_and(|member| {
-                    member.facts.state == State::Running && member.facts.role == Role::Replica
-                })
-        });
-        *name != s.view.me && !tags.nostream && !elsewhere
-    };
-    let wanted: BTreeSet<String> = if s.view.settings.use_slots {
-        let members = snapshot.members.iter();
-        members
-            .filter(|(name, member)| streams_from_here(name, &member.facts.tags))
-            .map(|(name, _)| name.slot_name())
-            .collect()
-    } else {
-        BTreeSet::new()
-    };
-    let create: BTreeSet<String> =
-        wanted.iter().filter(|slot| !facts.slots.contains_key(*slot)).cloned().collect();
-    let unused =
-        facts.slots.iter().filter(|(name, slot)| slot.physical && !slot.active && !wanted.contains(*name));
-    let mut since = BTreeMap::new();
-    let mut drop = BTreeSet::new();
-    for (name, _) in unused {
-        let first = draft.memory.slots_unused.get(name).copied().unwrap_or(s.now());
-        if s.now().since(first) >= s.view.settings.member_slots_ttl {
-            drop.insert(name.clone());
-        }
-        since.insert(name.clone(), first);
-    }
-    draft.memory.slots_unused = since;
-    if !create.is_empty() || !drop.is_empty() {
-        draft.act(Action::KeepSlots { create, drop });
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::agent::view::{LeaseId, MemberFacts, RequestId, Tick};
+use crate::agent::view::{LeaseId, MemberFacts, RequestId, Status, Tick};
 use crate::cluster::{Lsn, MemberName, SyncNames, Timeline};
 
 use super::action::CallbackRole;
@@ -14,8 +14,8 @@ use super::action::CallbackRole;
 pub struct Memory {
     /// The member document last published: when, under which lease, and what it said.
     pub published: Option<(Tick, LeaseId, MemberFacts)>,
-    /// When `status` was last written, and the position it held.
-    pub status_written: Option<(Tick, Lsn)>,
+    /// When `status` was last written, and what it held.
+    pub status_written: Option<(Tick, Status)>,
     /// Since when etcd has answered that there is no leader.
     pub leaderless_since: Option<Tick>,
     /// The highest timeline that a leader of this cluster was seen on.
@@ -44,8 +44,10 @@ pub struct Memory {
     pub adopting: bool,
     /// The change of `synchronous_standby_names` that standbys must have passed.
     pub sync_change: Option<SyncChange>,
-    /// When each inactive slot was first seen without its member.
-    pub slots_unused: BTreeMap<String, Tick>,
+    /// When each member was last seen by this leader, by its slot.
+    pub members_seen: BTreeMap<String, Tick>,
+    /// When copies of the leader's logical slots were last asked for.
+    pub slots_copied: Option<Tick>,
     /// What callbacks were last told.
     pub announced: Announced,
 }

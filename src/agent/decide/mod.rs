@@ -23,6 +23,7 @@ mod replica;
 mod rewind;
 mod silence;
 mod situation;
+mod slots;
 mod switchover;
 mod sync;
 
@@ -34,6 +35,7 @@ mod tests;
 pub use action::Action;
 pub use memory::Memory;
 pub use reason::Reason;
+pub use slots::needs_feedback;
 
 use crate::agent::view::{Guard, Job, JobState, StopMode, Tick, View};
 

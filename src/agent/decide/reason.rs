@@ -121,6 +121,8 @@ reasons! {
     ReplicaStartFailed => "Postgres does not start as replica; I try again";
     /// The probes of a living replica fail.
     ReplicaUnresponsive { since: Tick } => "Postgres has not answered since {since}";
+    /// The leader has logical slots that this member lacks: their state is copied, for which the server is stopped.
+    CopyingSlots { leader: MemberName } => "I copy logical slots of {leader} and restart Postgres for it";
     /// A former primary waits until the leader is a running primary, so that it can be told apart from it.
     WaitingForLeader { leader: MemberName } => "I wait until {leader} runs as primary before I follow it";
 

@@ -1,16 +1,14 @@
 //! What a member does while another one leads.
 
-use std::collections::BTreeSet;
-
 use crate::agent::view::{
-    Configuration, Guard, Job, JobReport, JobState, Member, ReplicaFacts, Slot, StopMode, Upstream,
+    Configuration, Guard, Job, JobReport, JobState, Member, ReplicaFacts, StopMode, Upstream,
 };
 use crate::cluster::{MemberName, Role, State};
 
 use super::draft::{Choice, Draft, Wake};
 use super::memory::{Reinitialize, Restart};
 use super::situation::{Divergence, Lock, Server, Situation};
-use super::{Action, Reason, rewind, stopping};
+use super::{Action, Reason, rewind, slots, stopping};
 
 pub(super) fn rule(s: &Situation<'_>, leader: &MemberName, draft: &mut Draft<'_>) -> Choice {
     close_gate(s, draft);
@@ -58,7 +56,12 @@ pub(super) fn follow(
         return (Reason::StoppingToRewind { leader: leader.clone() }, Wake::Progress);
     }
     let wanted = upstream(s, leader);
-    keep(s, facts, draft);
+    if s.view.postgres.configuration == Configuration::Differs {
+        draft.act(Action::ApplyConfiguration);
+    }
+    if let Some(choice) = slots::of_replica(s, leader, facts, draft) {
+        return choice;
+    }
     match &wanted {
         Upstream::Nobody | Upstream::Other => {
             if facts.upstream != wanted {
@@ -126,43 +129,6 @@ pub(super) fn restart(s: &Situation<'_>, draft: &mut Draft<'_>) -> Option<Choice
     let checkpoint = matches!(s.server, Server::Primary(_));
     draft.act(Action::Stop { mode: StopMode::Fast, checkpoint });
     Some((Reason::Restarting, Wake::Progress))
-}
-
-/// Keeps configuration and slots of a replica.
-fn keep(s: &Situation<'_>, facts: &ReplicaFacts, draft: &mut Draft<'_>) {
-    if s.view.postgres.configuration == Configuration::Differs {
-        draft.act(Action::ApplyConfiguration);
-    }
-    if s.view.settings.pause {
-        return;
-    }
-    let wanted: BTreeSet<String> = if s.view.settings.use_slots { cascade(s) } else { BTreeSet::new() };
-    let create: BTreeSet<String> =
-        wanted.iter().filter(|slot| !facts.slots.contains_key(*slot)).cloned().collect();
-    // A slot that nobody uses keeps WAL for ever on a member that does not serve it.
-    let idle = |slot: &Slot| slot.physical && !slot.active;
-    let drop: BTreeSet<String> = facts
-        .slots
-        .iter()
-        .filter(|(name, slot)| idle(slot) && !wanted.contains(*name))
-        .map(|(name, _)| name.clone())
-        .collect();
-    if !create.is_empty() || !drop.is_empty() {
-        draft.act(Action::KeepSlots { create, drop });
-    }
-}
-
-/// Returns the slots of the members that stream from this one by their tag.
-fn cascade(s: &Situation<'_>) -> BTreeSet<String> {
-    let Some(snapshot) = s.snapshot() else { return BTreeSet::new() };
-    snapshot
-        .members
-        .iter()
-        .filter(|(name, member)| {
-            **name != s.view.me && member.facts.tags.replicatefrom.as_ref() == Some(&s.view.me)
-        })
-        .map(|(name, _)| name.slot_name())
-        .collect()
 }
 
 /// Returns where a replica gets its WAL from: the member of its tag while that one runs, else the leader.

@@ -6,13 +6,13 @@ use std::time::Duration;
 use crate::agent::view::{
     Control, ControlState, Deed, Fence, Guard, LeaseId, Member, PrimaryFacts, StopMode, Tick, Verdict,
 };
-use crate::cluster::{FailoverRequest, Lsn, MemberName, Role, State, SyncMode, SyncState};
+use crate::cluster::{FailoverRequest, Lsn, MemberName, Role, State, SyncMode};
 
 use super::draft::{Choice, Draft, Wake};
 use super::memory::HandOver;
 use super::reason::Refusal;
 use super::situation::{LeaseWord, Situation, Was};
-use super::{Action, Reason, Why};
+use super::{Action, Reason, Why, sync};
 
 /// How long the old primary stays down for a candidate that does not get its WAL.
 ///
@@ -236,22 +236,12 @@ fn hand_over(
         candidate: candidate.clone(),
         candidate_lease,
         optime: control.checkpoint,
-        sync: sync_of(s, &candidate),
+        sync: sync::set_of(s, &candidate),
         keep_failover: s.view.settings.pause,
     });
     handover.sent = true;
     draft.memory.handover = Some(handover);
     (reason, Wake::After)
-}
-
-/// Returns the synchronous set that goes over with the lock.
-fn sync_of(s: &Situation<'_>, candidate: &MemberName) -> Option<SyncState> {
-    let present = s
-        .snapshot()
-        .and_then(|snapshot| snapshot.sync.as_ref())
-        .is_some_and(|key| key.value.leader.is_some());
-    (present || s.view.settings.synchronous_mode != SyncMode::Off)
-        .then(|| SyncState { leader: Some(candidate.clone()), ..SyncState::default() })
 }
 
 /// Goes on leading: the caller starts the server again. The request is cleared once it serves.

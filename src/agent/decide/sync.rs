@@ -1,6 +1,6 @@
 //! Synchronous replication: one step at a time, in the order that never lets a member lead which lacks a commit.
 //!
-//! Start at [`step`]. Which steps are safe is the arithmetic of `agreement`; who should be synchronous is [`wanted`].
+//! Start at [`step`]. What a taker begins with is [`set_of`]. Which steps are safe is the arithmetic of `agreement`; who should be synchronous is [`wanted`].
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -71,6 +71,38 @@ fn until_standbys_stream(mode: SyncMode, s: &Situation<'_>, have: usize) -> Wake
     });
     let most = if mode.is_quorum() { usize::MAX } else { s.view.settings.synchronous_node_count };
     if have < most.min(others) { Wake::At(s.now() + STANDBY_LOOK, Why::Progress) } else { Wake::Loop }
+}
+
+/// Returns the synchronous set under which `taker` takes over; None where there is none and none is asked for.
+///
+/// Nobody holds what it will acknowledge. Strict mode acknowledges nothing alone, so there those who had everything
+/// go on to: the standbys before, and who has led until then in the taker's place.
+pub(super) fn set_of(s: &Situation<'_>, taker: &MemberName) -> Option<SyncState> {
+    let mode = s.view.settings.synchronous_mode;
+    let present = s.snapshot().and_then(|snapshot| snapshot.sync.as_ref()).map(|keyed| &keyed.value);
+    let present = present.filter(|set| set.leader.is_some());
+    let mut set = SyncState { leader: Some(taker.clone()), ..SyncState::default() };
+    if let Some(before) = present.filter(|_| mode.is_strict()) {
+        let others = before.standbys.iter().chain(&before.leader).filter(|name| *name != taker);
+        let standbys: BTreeSet<MemberName> = others.cloned().collect();
+        if usize::try_from(before.quorum).is_ok_and(|quorum| quorum < standbys.len()) {
+            set = SyncState { standbys, quorum: before.quorum, ..set };
+        }
+    }
+    (present.is_some() || mode != SyncMode::Off).then_some(set)
+}
+
+/// Returns whom commits must wait for from the first moment on in strict mode; None in others.
+pub(super) fn names_before_promotion(mode: SyncMode, set: Option<&SyncState>) -> Option<SyncNames> {
+    let standbys = set.map(|set| set.standbys.clone()).unwrap_or_default();
+    let quorum = set.map_or(0, |set| usize::try_from(set.quorum).unwrap_or(usize::MAX));
+    mode.is_strict().then(|| match (standbys.is_empty(), mode.is_quorum()) {
+        (true, _) => mode.names_of_nobody(),
+        (false, true) => {
+            SyncNames::Any { count: standbys.len().saturating_sub(quorum).max(1), names: standbys }
+        }
+        (false, false) => SyncNames::All(standbys),
+    })
 }
 
 fn switch_off(

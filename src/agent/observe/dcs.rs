@@ -96,7 +96,11 @@ impl DcsRead {
             }
             Key::Status => {
                 let document = StatusDocument::parse(&kv.value).map_err(text)?;
-                let value = Status { optime: document.optime(), slots: document.slots() };
+                let value = Status {
+                    optime: document.optime(),
+                    slots: document.slots(),
+                    retain_slots: document.retain_slots(),
+                };
                 snapshot.status = Some(Keyed { value, mod_revision });
             }
             Key::History => {

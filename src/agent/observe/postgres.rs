@@ -26,6 +26,9 @@ use crate::sys::clock;
 /// How often parameters that wait for a restart are asked for.
 const PENDING_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// How long the state of a logical slot may wait to be put in place.
+const STAGED_FOR: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// The mark in a data directory whose cluster has not got its roles yet.
 const BOOTSTRAP_MARK: &str = "keddah.bootstrap";
 
@@ -50,6 +53,10 @@ pub struct Observer {
     report: Option<(controldata::Control, controldata::Report)>,
     version: Option<PgVersion>,
     pending: (Tick, Map<String, Value>),
+    /// States of logical slots that wait for the next start in recovery, and since when.
+    staged: Option<(Tick, BTreeMap<String, Vec<u8>>)>,
+    /// Held by the round of work on logical slots that is under way.
+    pub logical_slots: Arc<Mutex<()>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -73,6 +80,17 @@ impl Observer {
     /// Remembers as what the server was started: it cannot be asked before it answers.
     pub fn note_start(&mut self, role: Started) {
         self.start_asked = Some(role);
+    }
+
+    /// Keeps states of logical slots for the next start in recovery.
+    pub fn stage_slots(&mut self, states: BTreeMap<String, Vec<u8>>) {
+        self.staged = Some((clock::now(), states));
+    }
+
+    /// Takes the states kept, if they are young: what an old one needs may be gone.
+    pub fn staged_slots(&mut self) -> BTreeMap<String, Vec<u8>> {
+        let staged = self.staged.take().filter(|(at, _)| clock::now().since(*at) < STAGED_FOR);
+        staged.map(|(_, states)| states).unwrap_or_default()
     }
 
     /// Returns the open connection, for what acts on the server.
@@ -281,8 +299,15 @@ fn running(instance: &Instance, seen: &Monitored, found: &[slots::Slot], read: &
     let slots: BTreeMap<String, Slot> = found
         .iter()
         .map(|slot| {
-            let physical = matches!(slot.kind, slots::Kind::Physical);
-            (slot.name.clone(), Slot { physical, active: slot.active })
+            let seen = Slot {
+                kind: slot.kind.clone(),
+                active: slot.active,
+                lsn: if slot.kind.is_physical() { slot.restart } else { slot.confirmed },
+                has_xmin: slot.has_xmin,
+                lost: slot.lost,
+                failover: slot.failover,
+            };
+            (slot.name.clone(), seen)
         })
         .collect();
     if seen.in_recovery {
