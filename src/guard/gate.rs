@@ -16,7 +16,7 @@ const CLOSE_LOOK: Duration = Duration::from_millis(50);
 const KILL_LOOK: Duration = Duration::from_millis(10);
 
 /// Time between two looks at any other moment; files that change make one sooner.
-const CALM_LOOK: Duration = Duration::from_millis(1_000);
+pub(super) const CALM_LOOK: Duration = Duration::from_millis(1_000);
 
 /// What was promised about the lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

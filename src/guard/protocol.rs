@@ -74,6 +74,9 @@ pub enum Request {
     Stop { mode: StopMode, limit_ms: u64 },
     /// Says which watchdog device is to be fed, and how.
     Watchdog(WatchdogSettings),
+    /// Says whether this guard is a fence (`guard.mode`). Off, no deadline stops a server, and the watchdog is fed with
+    /// each `arm` and not in between: both are the agent's, by Patroni's rules.
+    Fence { on: bool },
 }
 
 /// The proof of leadership that decides between two agents.
@@ -248,6 +251,9 @@ pub struct Status {
     /// True where the instance has a control group of its own, which can be frozen and killed as one.
     #[serde(default)]
     pub control_group: bool,
+    /// True where an agent has said that this guard is no fence.
+    #[serde(default)]
+    pub fence_off: bool,
 }
 
 impl Status {
@@ -361,6 +367,19 @@ mod tests {
         assert_eq!(
             serde_json::to_string(&Request::Hello { version: 1, pid: 2, hold: None }).unwrap(),
             r#"{"verb":"hello","version":1,"pid":2,"hold":null}"#
+        );
+    }
+
+    #[test]
+    fn a_status_of_an_earlier_version_is_that_of_a_fence() {
+        let text = r#"{"version":1,"pid":2,"now":3,"gate":{"state":"released"},"nobody_left":true,
+            "watchdog":{"active":false}}"#;
+        let status: Status = serde_json::from_str(text).unwrap();
+
+        assert!(!status.fence_off);
+        assert_eq!(
+            serde_json::to_string(&Request::Fence { on: false }).unwrap(),
+            r#"{"verb":"fence","on":false}"#
         );
     }
 

@@ -20,7 +20,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::guard::agents::{Agents, SEATS};
-use crate::guard::gate::{Arm, Origin, Posture, Sight, Verdict};
+use crate::guard::gate::{Arm, CALM_LOOK, Origin, Posture, Sight, Verdict};
 use crate::guard::group::Group;
 use crate::guard::instance::{Instance, Process};
 use crate::guard::log::say;
@@ -144,6 +144,8 @@ struct Guard {
     plan: Option<Plan>,
     last_exit: Option<ServerExit>,
     watchdog: Watchdog,
+    /// The agent is the fence, and feeds the watchdog.
+    fence_off: bool,
     posture: Posture,
     ending: bool,
     /// Since when there is neither an agent nor a process.
@@ -183,6 +185,7 @@ impl Guard {
             plan: None,
             last_exit: None,
             watchdog: Watchdog::default(),
+            fence_off: false,
             posture: Posture::Nobody,
             ending: false,
             idle_since: now + FIRST_AGENT_LIMIT,
@@ -245,27 +248,31 @@ impl Guard {
         self.adopt();
         self.posture = self.see().posture();
         match self.arm.verdict(self.posture, now) {
-            Verdict::Rest => {}
-            Verdict::Stop(stage) => self.fence(stage, now),
+            Verdict::Stop(stage) if !self.fence_off => self.fence(stage, now),
+            Verdict::Rest | Verdict::Stop(_) => {}
         }
         self.follow_plan(now);
         if self.server.is_none() && !self.nobody_left {
             self.clear_leftovers(now);
         }
-        self.watchdog.look(&self.arm, self.posture, now);
+        self.watchdog.look(&self.arm, self.posture, now, !self.fence_off);
         self.tell_news(now);
         self.next_look(now)
     }
 
     fn next_look(&self, now: Tick) -> Tick {
-        let mut next = self.arm.next_look(self.posture, now);
+        let mut next = match self.fence_off {
+            true => now + CALM_LOOK,
+            false => self.arm.next_look(self.posture, now),
+        };
         let killing = self.progress.reached() == Some(StopMode::Kill)
             || self.plan.is_some_and(|plan| plan.mode == StopMode::Kill)
             || (self.server.is_none() && !self.nobody_left);
         if killing {
             next = next.min(now + Duration::from_millis(10));
         }
-        for other in [self.plan.map(|plan| plan.next), self.watchdog.next()].into_iter().flatten() {
+        let meal = self.watchdog.next().filter(|_| !self.fence_off);
+        for other in [self.plan.map(|plan| plan.next), meal].into_iter().flatten() {
             next = next.min(other.max(now + Duration::from_millis(10)));
         }
         match self.notify.every() {
@@ -497,6 +504,9 @@ impl Guard {
                     say!("armed for lease {lease:x}");
                 }
                 self.arm = armed;
+                if self.fence_off {
+                    self.watchdog.feed(now);
+                }
                 Ok(())
             }
             Request::Disarm => {
@@ -522,6 +532,16 @@ impl Guard {
             }
             Request::Watchdog(settings) => {
                 self.watchdog.set(settings);
+                Ok(())
+            }
+            Request::Fence { on } => {
+                if self.fence_off == on {
+                    say!(
+                        "{}",
+                        if on { "is a fence" } else { "is no fence: the agent stops the server in time" }
+                    );
+                }
+                self.fence_off = !on;
                 Ok(())
             }
         }
@@ -626,6 +646,7 @@ impl Guard {
             watchdog: self.watchdog.told(),
             lacking: self.protection.lacking.clone(),
             control_group: self.group.is_ok(),
+            fence_off: self.fence_off,
         }
     }
 

@@ -11,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
 use nix::libc;
+use nix::unistd::AccessFlags;
 
 use crate::guard::gate::{Arm, Posture};
 use crate::guard::protocol::{WatchdogDriver, WatchdogMode, WatchdogSettings, WatchdogStatus};
@@ -21,6 +22,9 @@ const MEALS: u32 = 4;
 
 /// The longest time between two meals.
 const HUNGER_MAX: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether a device that could not be used can be by now.
+const REPAIR_LOOK: Duration = Duration::from_secs(10);
 
 /// Tells whether feeding at `now` keeps the promise: a host whose guard dies right after is reset `timeout` later.
 fn may_feed(arm: &Arm, posture: Posture, now: Tick, timeout: Duration) -> bool {
@@ -50,6 +54,8 @@ pub(super) struct Watchdog {
     device: Option<Device>,
     problem: Option<String>,
     fed: Tick,
+    /// When it was last looked whether a problem is over.
+    looked: Tick,
 }
 
 #[derive(Debug)]
@@ -74,6 +80,10 @@ impl Watchdog {
                 Ok(timeout) => device.timeout = timeout,
                 Err(problem) => self.problem = Some(problem),
             }
+        }
+        if !same_device {
+            // What kept another device from being used says nothing of this one.
+            self.problem = None;
         }
         self.settings = Some(settings);
     }
@@ -100,8 +110,9 @@ impl Watchdog {
         }
     }
 
-    /// Feeds or disarms the device as the rules allow.
-    pub(super) fn look(&mut self, arm: &Arm, posture: Posture, now: Tick) {
+    /// Disarms the device where the rules allow it, and feeds it where that is this guard's to do.
+    pub(super) fn look(&mut self, arm: &Arm, posture: Posture, now: Tick, feeds: bool) {
+        self.look_for_repair(now);
         let Some(device) = &mut self.device else { return };
         let off = self.settings.as_ref().is_none_or(|settings| settings.mode == WatchdogMode::Off);
         if may_close(arm, posture, now) || (off && posture != Posture::Writable) {
@@ -110,11 +121,33 @@ impl Watchdog {
             return;
         }
         let due = now.since(self.fed) >= hunger(device.timeout);
-        if due && may_feed(arm, posture, now, device.timeout) {
-            self.fed = now;
-            if let Err(error) = device.file.write_all(b"1") {
-                self.problem = Some(format!("feeding failed: {error}"));
-            }
+        if feeds && due && may_feed(arm, posture, now, device.timeout) {
+            self.feed(now);
+        }
+    }
+
+    /// Forgets why the device could not be used once it may be opened for all that can be seen without opening it, which
+    /// would arm it.
+    fn look_for_repair(&mut self, now: Tick) {
+        if self.problem.is_none() || self.device.is_some() || now.since(self.looked) < REPAIR_LOOK {
+            return;
+        }
+        self.looked = now;
+        let path = self.settings.as_ref().map(|settings| settings.device.as_str());
+        let opens = path.is_some_and(|path| nix::unistd::access(path, AccessFlags::W_OK).is_ok());
+        if opens {
+            self.problem = None;
+        }
+    }
+
+    /// Feeds the device, if it is open.
+    pub(super) fn feed(&mut self, now: Tick) {
+        let Some(device) = &mut self.device else { return };
+        self.fed = now;
+        if let Err(error) = device.file.write_all(b"1") {
+            // Opened anew when it is next needed, it may work again.
+            self.problem = Some(format!("feeding failed: {error}"));
+            self.device = None;
         }
     }
 
@@ -221,13 +254,45 @@ mod tests {
         watchdog.set(settings(temp.path(), 5));
 
         watchdog.activate(Tick(0)).unwrap();
-        watchdog.look(&ARMED, Posture::Writable, Tick(500));
-        watchdog.look(&ARMED, Posture::Writable, Tick(1_000));
-        watchdog.look(&ARMED, Posture::Writable, Tick(16_000));
-        watchdog.look(&ARMED, Posture::Nobody, Tick(20_000));
+        watchdog.look(&ARMED, Posture::Writable, Tick(500), true);
+        watchdog.look(&ARMED, Posture::Writable, Tick(1_000), true);
+        watchdog.look(&ARMED, Posture::Writable, Tick(16_000), true);
+        watchdog.look(&ARMED, Posture::Nobody, Tick(20_000), true);
 
         assert_eq!(std::fs::read_to_string(temp.path()).unwrap(), "Ctimeout=5\n1V");
         assert!(!watchdog.told().active);
+    }
+
+    #[test]
+    fn a_problem_is_forgotten_once_the_device_is_there_to_be_opened() {
+        let temp = tempfile::tempdir().unwrap();
+        let device = temp.path().join("watchdog");
+        let mut watchdog = Watchdog::default();
+        watchdog.set(settings(&device, 5));
+        watchdog.activate(Tick(0)).unwrap_err();
+
+        watchdog.look(&Arm::NEW, Posture::Nobody, Tick(20_000), true);
+        assert!(watchdog.told().problem.is_some());
+        File::create(&device).unwrap();
+        watchdog.look(&Arm::NEW, Posture::Nobody, Tick(25_000), true);
+        assert!(watchdog.told().problem.is_some(), "it is not looked at all the time");
+        watchdog.look(&Arm::NEW, Posture::Nobody, Tick(30_000), true);
+        assert_eq!(watchdog.told().problem, None);
+    }
+
+    #[test]
+    fn a_guard_that_is_no_fence_feeds_only_when_it_is_told() {
+        let temp = tempfile::NamedTempFile::new().unwrap();
+        let mut watchdog = Watchdog::default();
+        watchdog.set(settings(temp.path(), 5));
+
+        watchdog.activate(Tick(0)).unwrap();
+        watchdog.look(&ARMED, Posture::Writable, Tick(3_000), false);
+        watchdog.feed(Tick(4_000));
+        watchdog.look(&ARMED, Posture::Writable, Tick(9_000), false);
+
+        assert_eq!(std::fs::read_to_string(temp.path()).unwrap(), "Ctimeout=5\n1");
+        assert!(watchdog.told().active, "it is not disarmed either");
     }
 
     #[test]
@@ -242,6 +307,8 @@ mod tests {
         assert!(watchdog.told().problem.is_some(), "its absence is told");
 
         let temp = tempfile::NamedTempFile::new().unwrap();
+        watchdog.set(settings(temp.path(), 5));
+        assert_eq!(watchdog.told().problem, None, "another device is another matter");
         watchdog.set(settings(temp.path(), 11));
         assert!(watchdog.activate(Tick(0)).unwrap_err().contains("11 s"));
         assert_eq!(std::fs::read_to_string(temp.path()).unwrap(), "Ctimeout=11\nV");
