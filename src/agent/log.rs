@@ -99,7 +99,10 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
             Some(format) => time.strftime(format.as_str()).to_string(),
             None => time.strftime("%Y-%m-%d %H:%M:%S,%3f").to_string(),
         };
-        let level = level_name(*metadata.level());
+        // Python's logging has one level more.
+        let before = parts.fields.len();
+        parts.fields.retain(|(name, _)| *name != "critical");
+        let level = if parts.fields.len() < before { "CRITICAL" } else { level_name(*metadata.level()) };
         let line = if self.json {
             serde_json::json!({"asctime": asctime, "levelname": level, "message": parts.sentence()})
                 .to_string()

@@ -17,10 +17,15 @@ use crate::contract::dynamic::effective_postgresql;
 use crate::contract::tags;
 use crate::guard::protocol::{self, Gate as GateState, Request, Status};
 use crate::settings::Settings;
+use crate::settings::table::SHORTEST_TTL_OF_PATRONI;
 use crate::sys::files::{self, Attributes};
 use crate::sys::{children, clock};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How long the guard may take to answer.
+const GUARD_LIMIT: Duration = Duration::from_secs(2);
 
 impl Agent {
     /// Looks at the world.
@@ -49,6 +54,7 @@ impl Agent {
             requests: Requests {
                 stop: self.signals.stop.load(Ordering::Relaxed),
                 restart: self.restart.as_ref().map(|(request, _)| request.clone()),
+                restart_at: self.scheduled.as_ref().map(|scheduled| scheduled.at),
                 reinitialize: self.reinitialize.clone(),
             },
         };
@@ -108,8 +114,8 @@ impl Agent {
         for complaint in complaints {
             tracing::warn!("{complaint}");
         }
-        self.keeper.set_times(times(&settings));
-        self.settings = settings;
+        self.settings = within_reach(settings, self.config.guard_fences);
+        self.keeper.set_times(times(&self.settings));
         self.instance = Instance::new(&self.config, &self.dynamic);
         let path = self.instance.data_dir().join("patroni.dynamic.json");
         if self.instance.data_dir().join("PG_VERSION").exists() {
@@ -169,9 +175,15 @@ impl Agent {
             }
             return None;
         };
+        let fences = self.config.guard_fences;
+        if status.fence_off == fences
+            && let Err(error) = self.gate.ask(Request::Fence { on: fences }, GUARD_LIMIT).await
+        {
+            tracing::warn!(error = %crate::sys::chain(&error), "the guard is not told whether it is a fence");
+        }
         let wanted = self.watchdog_settings();
         if self.watchdog_told.as_ref() != Some(&wanted) {
-            match self.gate.ask(Request::Watchdog(wanted.clone()), std::time::Duration::from_secs(2)).await {
+            match self.gate.ask(Request::Watchdog(wanted.clone()), GUARD_LIMIT).await {
                 Ok(status) => {
                     self.watchdog_told = Some(wanted);
                     return Some(status);
@@ -273,6 +285,16 @@ pub(super) fn settings_of(
     let section = effective_postgresql(&Value::Object(dynamic.clone()), local);
     document.insert("postgresql".to_owned(), Value::Object(section));
     Settings::from_dynamic(&Value::Object(document))
+}
+
+/// Keeps the ttl where the agent alone can hold to it: without a fence that is not below Patroni's shortest.
+pub(super) fn within_reach(settings: Settings, guard_fences: bool) -> Settings {
+    let shortest = Duration::from_secs(SHORTEST_TTL_OF_PATRONI);
+    if guard_fences || settings.ttl >= shortest {
+        return settings;
+    }
+    tracing::warn!("with guard.mode off the ttl is not below {} s", shortest.as_secs());
+    Settings { ttl: shortest, ..settings }
 }
 
 pub(super) fn times(settings: &Settings) -> Times {

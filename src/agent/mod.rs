@@ -22,6 +22,7 @@ pub mod api;
 pub mod log;
 mod look;
 pub mod recorder;
+pub mod schedule;
 pub mod shown;
 mod start;
 pub mod state;
@@ -51,19 +52,21 @@ use crate::agent::observe::dcs::DcsRead;
 use crate::agent::observe::peers;
 use crate::agent::observe::postgres::{Looked, Observer};
 use crate::agent::recorder::Recorder;
+use crate::agent::schedule::{Scheduled, Turn};
 use crate::agent::shown::Shown;
 use crate::agent::state::State;
 use crate::agent::view::{
     Deed, Outcome, Peers, ReinitializeRequest, RequestId, RestartRequest, Seen, Tick, Verdict, View,
 };
 use crate::agent::wake::Signals;
+use crate::cluster::UnixMs;
 use crate::contract::config::AgentConfig;
 use crate::contract::keys::Keys;
 use crate::etcd::Client;
 use crate::settings::Settings;
 use crate::sys::{children, clock, tls};
 
-pub use start::{StartError, run};
+pub use start::{StartError, check_config, run};
 
 /// Looks are at least this far apart, so that a storm of events does not become one of looks.
 const BREATH: Duration = Duration::from_millis(5);
@@ -106,6 +109,7 @@ struct Agent {
     /// The dynamic configuration last seen; that of the file before.
     dynamic: Map<String, Value>,
     asks: mpsc::Receiver<Ask>,
+    scheduled: Option<Scheduled>,
     restart: Option<(RestartRequest, oneshot::Sender<bool>)>,
     reinitialize: Option<ReinitializeRequest>,
     next_request: u64,
@@ -131,6 +135,7 @@ impl Agent {
             if self.signals.reload.swap(false, Ordering::Relaxed) {
                 self.reload().await;
             }
+            self.take_scheduled();
             let (view, looked) = self.look().await;
             let decision = decide(&view, &self.memory);
             self.keeper.certify();
@@ -146,7 +151,7 @@ impl Agent {
                 return ended;
             }
             let (again, _) = decision.look_again;
-            let pause = again.since(clock::now()).max(BREATH);
+            let pause = again.since(clock::now()).min(self.until_scheduled()).max(BREATH);
             tokio::time::sleep(BREATH).await;
             tokio::select! {
                 () = tokio::time::sleep(pause.saturating_sub(BREATH)) => {}
@@ -265,12 +270,53 @@ impl Agent {
             Ask::Restart { only_role, only_if_pending, done } => {
                 self.restart = Some((RestartRequest { id, only_role, only_if_pending }, done));
             }
+            Ask::Schedule { scheduled, done } => {
+                let free = self.scheduled.is_none();
+                if free {
+                    self.scheduled = Some(scheduled);
+                }
+                // The asker may have gone.
+                let _ = done.send(free);
+            }
+            Ask::Unschedule { done } => {
+                let _ = done.send(self.scheduled.take().is_some());
+            }
             Ask::Reinitialize { from_leader } => {
                 self.reinitialize = Some(ReinitializeRequest { id, from_leader });
             }
             Ask::Reload => self.signals.reload.store(true, Ordering::Relaxed),
             Ask::Look => {}
         }
+    }
+
+    /// Turns a scheduled restart whose time has come into a request.
+    fn take_scheduled(&mut self) {
+        let Some(scheduled) = &self.scheduled else { return };
+        let shown = self.shown.borrow().clone();
+        let started = shown.as_ref().and_then(|shown| shown.extras.postmaster_start_time.as_deref());
+        let version =
+            shown.as_ref().and_then(|shown| shown.view.postgres.version).map_or(0, |version| version.0);
+        let now = UnixMs(clock::wall().as_millisecond());
+        let late_ms = i64::try_from((self.settings.loop_wait * 3 / 2).as_millis()).unwrap_or(i64::MAX);
+        match scheduled.turn(now, late_ms, started, version) {
+            Turn::Wait => return,
+            Turn::Needless => tracing::info!("the scheduled restart is dropped: there is no need for it"),
+            Turn::Late => tracing::warn!("the scheduled restart is dropped: its time has passed"),
+            Turn::Now => {
+                let (only_role, only_if_pending) = (scheduled.only_role, scheduled.only_if_pending);
+                tracing::info!("the scheduled restart is due");
+                // Nobody waits for its end.
+                self.take(Ask::Restart { only_role, only_if_pending, done: oneshot::channel().0 });
+            }
+        }
+        self.scheduled = None;
+    }
+
+    fn until_scheduled(&self) -> Duration {
+        let now = clock::wall().as_millisecond();
+        self.scheduled.as_ref().map_or(Duration::MAX, |scheduled| {
+            Duration::from_millis(u64::try_from(scheduled.at.0.saturating_sub(now)).unwrap_or(0))
+        })
     }
 
     fn publish(&self, view: &View, looked: &Looked, decision: &Decision) {
@@ -284,6 +330,7 @@ impl Agent {
             tags: crate::contract::tags::shown(&self.config.tags),
             reason: (decision.reason.code().to_owned(), decision.reason.to_string()),
             pending_restart_reason: looked.pending_restart_reason.clone(),
+            scheduled_restart: self.scheduled.as_ref().map(Scheduled::document),
             dcs_last_seen: self.answered.map_or(0, |(_, wall)| wall),
             looked_at: view.now,
         };
@@ -305,6 +352,11 @@ impl Agent {
                 .map(|address| format!("postgres://{address}/postgres")),
             tags: crate::contract::tags::shown(&self.config.tags),
             pending_restart_reason: looked.pending_restart_reason.clone(),
+            scheduled_restart: self.scheduled.as_ref().map(|scheduled| {
+                let mut document = scheduled.document();
+                document.insert("postmaster_start_time".to_owned(), scheduled.started.clone().into());
+                document
+            }),
             keddah: self.gate.last().map(|status| lacking(&status)).unwrap_or_default(),
         }
     }

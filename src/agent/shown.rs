@@ -36,6 +36,7 @@ pub struct Shown {
     /// Why the last decision is what it is: its code and its sentence.
     pub reason: (String, String),
     pub pending_restart_reason: Map<String, Value>,
+    pub scheduled_restart: Option<Map<String, Value>>,
     /// Seconds since 1970 of the last answer of etcd.
     pub dcs_last_seen: i64,
     pub looked_at: Tick,

@@ -18,7 +18,7 @@ use crate::agent::decide::Memory;
 use crate::agent::instance::Instance;
 use crate::agent::lease::gate::Gate;
 use crate::agent::lease::keeper::Keeper;
-use crate::agent::look::{settings_of, times, warn_of_tags};
+use crate::agent::look::{settings_of, times, warn_of_tags, within_reach};
 use crate::agent::observe::dcs::{self, DcsRead};
 use crate::agent::observe::postgres::{Observer, Probe};
 use crate::agent::recorder::Recorder;
@@ -131,6 +131,14 @@ pub(super) fn read_config(path: &Path) -> Result<AgentConfig, StartError> {
     config.ok_or_else(|| StartError::Config(tell(&sources, &diagnostics)))
 }
 
+/// Reads the configuration file and says what is wrong with it.
+///
+/// # Errors
+/// It cannot be read, or something in it is wrong; all problems are told.
+pub fn check_config(path: &Path) -> Result<(), StartError> {
+    read_config(path).map(drop)
+}
+
 /// Writes problems one to a line, each with its place.
 fn tell(sources: &SourceMap, diagnostics: &crate::source::Diagnostics) -> String {
     let line = |diagnostic: &&crate::source::Diagnostic| {
@@ -172,11 +180,10 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
     let dynamic = config.bootstrap.dcs.clone();
     let instance = Instance::new(&config, &dynamic);
     let place = Place::of(instance.data_dir(), &instance.socket_dir());
-    let folder = place.socket.parent().unwrap_or(Path::new("/")).to_owned();
     for stray in children::end_strays(&PROGRAMS[..4], instance.data_dir()) {
         tracing::warn!(program = stray, "a job of an earlier agent is ended");
     }
-    let state_path = state::path(&folder, &config.scope, &config.name);
+    let state_path = state::path(&place.socket);
     let before = State::load(&state_path, &config.scope, &config.name);
     if let Some(before) = &before
         && before.cluster_id != 0
@@ -204,6 +211,7 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
     for complaint in complaints {
         tracing::warn!("{complaint}");
     }
+    let settings = within_reach(settings, config.guard_fences);
     let keeper = Keeper::start(client.clone(), gate.clone(), times(&settings), adopted, wake.clone());
     tokio::spawn(gate.clone().listen());
     wake::watch_keys(&client, &keys, me.as_str(), wake.clone());
@@ -242,6 +250,7 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
         answered: None,
         silent_since: None,
         asks: inbox,
+        scheduled: None,
         restart: None,
         reinitialize: None,
         next_request: 0,

@@ -28,10 +28,10 @@ pub struct State {
     pub cluster_id: u64,
 }
 
-/// Returns the path of the file beside the guard's.
-pub fn path(folder: &Path, scope: &str, name: &str) -> PathBuf {
-    let safe = |text: &str| text.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '.', "_");
-    folder.join(format!("agent-{}-{}.json", safe(scope), safe(name)))
+/// Returns the path of the file beside the guard's socket, and named like it after the data directory: a second agent
+/// of the same name with other data must not take this one's lease for its own.
+pub fn path(socket: &Path) -> PathBuf {
+    socket.with_extension("agent.json")
 }
 
 impl State {
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn a_file_of_another_member_is_not_read() {
         let temp = tempfile::tempdir().unwrap();
-        let file = path(temp.path(), "demo", "a");
+        let file = path(&temp.path().join("guard-x.sock"));
         let state = State { boot_id: boot_id(), name: "a".into(), scope: "demo".into(), ..State::default() };
         state.save(&file).unwrap();
 

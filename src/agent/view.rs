@@ -196,6 +196,8 @@ pub struct MemberFacts {
     pub pending_restart: bool,
     /// A promoted server has not written its first checkpoint, so nobody may rewind from it.
     pub checkpoint_pending: bool,
+    /// When its server is to be restarted.
+    pub restart_at: Option<UnixMs>,
     /// The gate is released (pause): this primary writes without a deadline.
     pub gate_released: bool,
 }
@@ -628,6 +630,8 @@ pub struct Requests {
     /// SIGTERM: end, and stop Postgres unless paused.
     pub stop: bool,
     pub restart: Option<RestartRequest>,
+    /// When a restart is scheduled for.
+    pub restart_at: Option<UnixMs>,
     pub reinitialize: Option<ReinitializeRequest>,
 }
 

@@ -20,16 +20,23 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
-    let Args { config } = args;
+    start(&args.config)
+}
+
+/// Runs the agent until it ends.
+///
+/// # Errors
+/// It does not start.
+pub fn start(config: &std::path::Path) -> anyhow::Result<Exit> {
     let runtime = crate::cli::runtime().context("the runtime could not be made")?;
-    let ended = runtime.block_on(agent::run(&config));
+    let ended = runtime.block_on(agent::run(config));
     // Jobs and callbacks that still run are not waited for.
     runtime.shutdown_background();
     match ended {
         Ok(Ended::Clean) => Ok(Exit::Ok),
         Ok(Ended::Failure) => Ok(Exit::Input),
         Err(error) => {
-            tracing::error!("{}", crate::sys::chain(&error));
+            tracing::error!(critical = true, "{}", crate::sys::chain(&error));
             anyhow::bail!(crate::sys::chain(&error))
         }
     }

@@ -183,6 +183,8 @@ pub struct AgentConfig {
     pub postgresql: PostgresSection,
     pub bootstrap: BootstrapSection,
     pub watchdog: WatchdogSection,
+    /// False (`guard.mode: off`): the agent itself stops a server in time and feeds the watchdog, by Patroni's rules.
+    pub guard_fences: bool,
     pub tags: Map<String, Value>,
     /// The whole document, environment included. Holds passwords: not to be shown.
     document: Map<String, Value>,
@@ -299,6 +301,7 @@ impl Reader {
                 device: self.text("watchdog.device").unwrap_or_else(|| "/dev/watchdog".to_owned()).into(),
                 safety_margin: self.at("watchdog.safety_margin").and_then(Value::as_i64),
             },
+            guard_fences: self.guard_fences(),
             tags: self.object("tags"),
             document: self.document.clone(),
         })
@@ -361,6 +364,21 @@ impl Reader {
                 .unwrap_or(false),
             headers,
         })
+    }
+
+    fn guard_fences(&mut self) -> bool {
+        let path = "guard.mode";
+        match self.text(path).unwrap_or_default().as_str() {
+            "" | "on" | "true" => true,
+            "off" | "false" => false,
+            other => {
+                let span = self.span(path);
+                self.diagnostics.push(
+                    Diagnostic::error("guard-mode", format!("`{path}: {other}` is not on or off")).at(span),
+                );
+                true
+            }
+        }
     }
 
     fn verify_client(&mut self) -> VerifyClient {

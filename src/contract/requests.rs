@@ -86,7 +86,7 @@ pub fn check(
         None => None,
         Some(_) if kind == Kind::Failover => return refuse(400, "Failover can't be scheduled"),
         Some(_) if paused => return refuse(400, "Can't schedule switchover in the paused state"),
-        Some(text) => Some(schedule(text, kind, now)?),
+        Some(text) => Some(moment(text, kind.word(), now)?),
     };
     if paused && candidate.is_none() {
         return refuse(400, "Switchover is possible only to a specific candidate in a paused state");
@@ -102,10 +102,14 @@ pub fn check(
     Ok((kind, FailoverRequest { leader: parse(leader), candidate: parse(candidate), scheduled_at }))
 }
 
-fn schedule(text: &str, kind: Kind, now: UnixMs) -> Result<UnixMs, Refusal> {
+/// Reads the moment at which `what` is to happen.
+///
+/// # Errors
+/// It cannot be read, lacks a time zone, or has passed.
+pub fn moment(text: &str, what: &str, now: UnixMs) -> Result<UnixMs, Refusal> {
     let Some(at) = parse_time(text) else {
         return if text.parse::<jiff::civil::DateTime>().is_ok() {
-            refuse(400, format!("Timezone information is mandatory for the scheduled {}", kind.word()))
+            refuse(400, format!("Timezone information is mandatory for the scheduled {what}"))
         } else {
             refuse(
                 422,
@@ -114,7 +118,7 @@ fn schedule(text: &str, kind: Kind, now: UnixMs) -> Result<UnixMs, Refusal> {
         };
     };
     if at < now {
-        return refuse(422, format!("Cannot schedule {} in the past", kind.word()));
+        return refuse(422, format!("Cannot schedule {what} in the past"));
     }
     Ok(at)
 }

@@ -35,6 +35,8 @@ pub struct Settings {
     pub primary_start_timeout: Duration,
     /// How long a stop may take in synchronous mode before it is made immediate; None for any time.
     pub primary_stop_timeout: Option<Duration>,
+    /// How long a candidate waits for a vanished leader that goes on sending WAL.
+    pub primary_race_backoff: Duration,
     pub failsafe_mode: bool,
     pub check_timeline: bool,
     pub pause: bool,
@@ -93,6 +95,7 @@ impl Settings {
                 .unwrap_or(usize::MAX),
             primary_start_timeout: read.seconds("primary_start_timeout"),
             primary_stop_timeout: Some(read.seconds("primary_stop_timeout")).filter(|limit| !limit.is_zero()),
+            primary_race_backoff: read.seconds("primary_race_backoff"),
             failsafe_mode: read.boolean("failsafe_mode"),
             check_timeline: read.boolean("check_timeline"),
             pause: read.boolean("pause"),

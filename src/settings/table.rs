@@ -149,6 +149,13 @@ pub const SETTINGS: &[Setting] = &[
             "How long a stop may take in synchronous mode before it is made immediate; 0 for any time.",
         )
     },
+    number(
+        "primary_race_backoff",
+        Unit::Seconds,
+        (0, MOST),
+        "0",
+        "How long replicas wait for a leader that has lost its key and goes on sending WAL; 0 for not at all.",
+    ),
     switch("failsafe_mode", "off", "Whether a primary goes on without etcd while every member agrees."),
     switch("check_timeline", "off", "Whether a candidate's timeline must be that of the history's end."),
     switch("pause", "off", "Whether agents leave Postgres alone."),

@@ -131,7 +131,7 @@ impl World {
                 Verdict::Done
             }
             Action::StartPrimary { fence } => self.start_primary(host, fence),
-            Action::StartReplica { upstream } => {
+            Action::StartReplica { upstream, archive: _ } => {
                 let takes = self.rng.between(100, 500);
                 let postgres = &mut self.hosts[host].postgres;
                 let Some(disk) = &mut postgres.disk else { return Verdict::Failed };

@@ -55,6 +55,7 @@ fn new_world(words: &[&str]) -> World {
             "loop_wait" => settings.loop_wait = time(),
             "retry_timeout" => settings.retry_timeout = time(),
             "primary_start_timeout" => settings.primary_start_timeout = time(),
+            "primary_race_backoff" => settings.primary_race_backoff = time(),
             "sync" => settings.synchronous_mode = value.parse::<SyncMode>().unwrap(),
             "sync_nodes" => settings.synchronous_node_count = value.parse().unwrap(),
             "rewind" => settings.use_pg_rewind = value == "yes",

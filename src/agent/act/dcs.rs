@@ -26,6 +26,7 @@ pub struct Particulars {
     /// As others are shown them.
     pub tags: Map<String, Value>,
     pub pending_restart_reason: Map<String, Value>,
+    pub scheduled_restart: Option<Map<String, Value>>,
     /// Our own part.
     pub keddah: Map<String, Value>,
 }
@@ -306,6 +307,7 @@ fn publication(facts: &MemberFacts, particulars: &Particulars) -> Publication {
         pause,
         pending_restart,
         checkpoint_pending,
+        restart_at: _,
         gate_released,
     } = facts;
     let mut keddah = particulars.keddah.clone();
@@ -336,7 +338,7 @@ fn publication(facts: &MemberFacts, particulars: &Particulars) -> Publication {
         timeline: *timeline,
         pause: *pause,
         awaits_checkpoint: *checkpoint_pending,
-        scheduled_restart: None,
+        scheduled_restart: particulars.scheduled_restart.clone().map(Value::Object),
         keddah,
     }
 }

@@ -120,9 +120,9 @@ impl ServerActor {
                 site.observer.note_start(Started::Primary);
                 self.start_primary(*fence, site).await
             }
-            Action::StartReplica { upstream } => {
+            Action::StartReplica { upstream, archive } => {
                 site.observer.note_start(Started::Replica);
-                self.start_replica(upstream, site).await
+                self.start_replica(upstream, *archive, site).await
             }
             Action::Promote { fence } => self.promote(*fence).await,
             Action::Stop { mode, checkpoint } => self.stop(*mode, *checkpoint, site).await,
@@ -166,13 +166,19 @@ impl ServerActor {
         self.start(StartAs::Primary, site.instance, line).await
     }
 
-    async fn start_replica(&self, upstream: &Upstream, site: &mut Site<'_>) -> Result<(), ServerError> {
+    async fn start_replica(
+        &self,
+        upstream: &Upstream,
+        archive: bool,
+        site: &mut Site<'_>,
+    ) -> Result<(), ServerError> {
         let instance = site.instance;
         let upstream = upstream_of(upstream, site)?;
-        let kept = Kept {
-            recovery: configuration::recovery(instance, upstream.as_ref()),
-            ..configuration::kept(instance)
-        };
+        let mut recovery = configuration::recovery(instance, upstream.as_ref());
+        if !archive {
+            recovery.remove("restore_command");
+        }
+        let kept = Kept { recovery, ..configuration::kept(instance) };
         write_passfile(instance)?;
         configuration::write(instance, &kept)?;
         standby::signal(instance.data_dir())?;

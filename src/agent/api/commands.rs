@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::agent::observe::dcs::{self, DcsRead};
+use crate::agent::schedule::Scheduled;
+use crate::agent::shown::Shown;
 use crate::agent::view::Started;
 use crate::cluster::{FailoverRequest, UnixMs};
 use crate::contract::document::{Document, boolean};
@@ -22,6 +24,15 @@ pub enum Ask {
     Restart {
         only_role: Option<Started>,
         only_if_pending: bool,
+        done: oneshot::Sender<bool>,
+    },
+    /// Answered with whether it is taken: there is one at a time.
+    Schedule {
+        scheduled: Scheduled,
+        done: oneshot::Sender<bool>,
+    },
+    /// Answered with whether there was one.
+    Unschedule {
         done: oneshot::Sender<bool>,
     },
     Reinitialize {
@@ -81,7 +92,15 @@ impl Commands {
     }
 
     /// `POST /restart`. Waits until Postgres is back, or surely is not.
-    pub async fn restart(&self, body: &Map<String, Value>, server_version: u32) -> Answer {
+    pub async fn restart(&self, body: &Map<String, Value>, shown: Option<&Shown>) -> Answer {
+        let server_version =
+            shown.and_then(|shown| shown.view.postgres.version).map_or(0, |version| version.0);
+        let paused = shown.is_some_and(|shown| shown.view.settings.pause);
+        if paused && body.contains_key("schedule") {
+            return Answer::text(500, "Can't schedule restart in the paused state");
+        }
+        let mut at = None;
+        let mut older_than = None;
         let mut only_role = None;
         let mut only_if_pending = false;
         for (key, value) in body {
@@ -103,8 +122,7 @@ impl Commands {
                     let wanted: Option<crate::cluster::PgVersion> =
                         value.as_str().and_then(|text| text.parse().ok());
                     match wanted {
-                        Some(wanted) if server_version < wanted.0 => {}
-                        Some(_) => return Answer::text(503, "restart conditions are not satisfied"),
+                        Some(wanted) => older_than = Some(wanted.0),
                         None => return Answer::text(400, "postgres_version should be like 15.2"),
                     }
                 }
@@ -114,11 +132,26 @@ impl Commands {
                         _ => return Answer::text(400, "Timeout should be a positive number of seconds"),
                     }
                 }
-                "schedule" => return Answer::text(400, "scheduled restarts are not supported"),
+                "schedule" => {
+                    let now = UnixMs(clock::wall().as_millisecond());
+                    match requests::moment(value.as_str().unwrap_or_default(), "restart", now) {
+                        Ok(moment) => at = Some(moment),
+                        Err(refusal) => return Answer::text(refusal.status, refusal.text),
+                    }
+                }
                 other => {
                     return Answer::text(400, format!("Unknown filter for the scheduled restart: {other}"));
                 }
             }
+        }
+        if let Some(at) = at {
+            let started = shown.and_then(|shown| shown.extras.postmaster_start_time.clone());
+            let asked = body.clone();
+            let scheduled = Scheduled { at, only_role, only_if_pending, older_than, asked, started };
+            return self.schedule(scheduled).await;
+        }
+        if older_than.is_some_and(|limit| server_version >= limit) {
+            return Answer::text(503, "restart conditions are not satisfied");
         }
         let limit =
             body.get("timeout").and_then(Value::as_u64).map_or(Duration::from_secs(600), Duration::from_secs);
@@ -131,6 +164,28 @@ impl Commands {
             Ok(Ok(false)) => Answer::text(503, "restart failed, or its conditions are not satisfied"),
             Ok(Err(_)) => Answer::text(503, "another restart has taken its place, or the agent is ending"),
             Err(_) => Answer::text(503, "restart is still under way"),
+        }
+    }
+
+    async fn schedule(&self, scheduled: Scheduled) -> Answer {
+        let (done, taken) = oneshot::channel();
+        if self.asks.send(Ask::Schedule { scheduled, done }).await.is_err() {
+            return Answer::text(503, "the agent is ending");
+        }
+        match taken.await {
+            Ok(true) => Answer::text(202, "Restart scheduled"),
+            Ok(false) => Answer::text(409, "Another restart is already scheduled"),
+            Err(_) => Answer::text(503, "the agent is ending"),
+        }
+    }
+
+    /// `DELETE /restart`.
+    pub async fn cancel_restart(&self) -> Answer {
+        let (done, deleted) = oneshot::channel();
+        let _ = self.asks.send(Ask::Unschedule { done }).await;
+        match deleted.await {
+            Ok(true) => Answer::text(200, "scheduled restart deleted"),
+            Ok(false) | Err(_) => Answer::text(404, "no restarts are scheduled"),
         }
     }
 

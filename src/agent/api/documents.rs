@@ -128,6 +128,9 @@ pub fn patroni(shown: &Shown) -> Map<String, Value> {
         set("pending_restart", true.into());
         set("pending_restart_reason", shown.pending_restart_reason.clone().into());
     }
+    if let Some(restart) = &shown.scheduled_restart {
+        set("scheduled_restart", restart.clone().into());
+    }
     if shown.view.watchdog == crate::agent::view::Watchdog::Unusable {
         set("watchdog_failed", true.into());
     }

@@ -194,11 +194,9 @@ impl Api {
             (&Method::DELETE, "/switchover") => commands.cancel_switchover().await,
             (&Method::POST, "/restart") => {
                 let shown = self.window.look();
-                let version =
-                    shown.and_then(|shown| shown.view.postgres.version).map_or(0, |version| version.0);
-                commands.restart(&body, version).await
+                commands.restart(&body, shown.as_deref()).await
             }
-            (&Method::DELETE, "/restart") => Answer::text(404, "no restarts are scheduled"),
+            (&Method::DELETE, "/restart") => commands.cancel_restart().await,
             (&Method::POST, "/reinitialize") => {
                 let Some(shown) = self.window.look() else {
                     return Answer::text(503, "the agent is starting");

@@ -128,9 +128,10 @@ pub enum Action {
     StartPrimary {
         fence: Fence,
     },
-    /// Start in recovery, with this upstream.
+    /// Start in recovery, with this upstream, and with `restore_command` if `archive`.
     StartReplica {
         upstream: Upstream,
+        archive: bool,
     },
     /// Leave recovery, through the gate.
     Promote {

@@ -95,11 +95,21 @@ impl<'a> Draft<'a> {
 
     /// Starts the server in recovery, or says until when not.
     pub(super) fn start_replica(&mut self, upstream: Upstream, reason: Reason) -> Choice {
+        self.start_in_recovery(upstream, true, reason)
+    }
+
+    /// The same for a server that is to be promoted and has ended in the middle of that before: without the archive,
+    /// a file of which may be half written, and which has nothing that must be waited for.
+    pub(super) fn start_without_archive(&mut self, reason: Reason) -> Choice {
+        self.start_in_recovery(Upstream::Nobody, false, reason)
+    }
+
+    fn start_in_recovery(&mut self, upstream: Upstream, archive: bool, reason: Reason) -> Choice {
         if let Some(until) = self.start_backoff() {
             return (Reason::ReplicaStartFailed, Wake::At(until, Why::Backoff));
         }
         self.count_start();
-        self.act(Action::StartReplica { upstream });
+        self.act(Action::StartReplica { upstream, archive });
         (reason, Wake::After)
     }
 
@@ -165,9 +175,13 @@ impl<'a> Draft<'a> {
     fn note_lock(&mut self) {
         let now = self.situation.now();
         match self.situation.lock {
-            Lock::Mine(_) => self.memory.leaderless_since = None,
+            Lock::Mine(_) => {
+                self.memory.leaderless_since = None;
+                self.memory.race_position = None;
+            }
             Lock::Other(_) | Lock::OldMine(_) => {
                 self.memory.leaderless_since = None;
+                self.memory.race_position = None;
                 self.forget_leading();
             }
             Lock::Free => {
@@ -213,6 +227,7 @@ impl<'a> Draft<'a> {
                 self.memory.starts = Starts::default();
                 self.memory.stepped_down = false;
                 if let Running::Primary(_) = running {
+                    self.memory.promotion_crashed = false;
                     self.memory.promoting_since = None;
                     self.memory.adopting = false;
                     let roles_failed = self.memory.recovery.roles_failed;
@@ -220,6 +235,8 @@ impl<'a> Draft<'a> {
                 }
             }
             Process::Stopped | Process::Crashed => {
+                let crashed = self.situation.view.postgres.process == Process::Crashed;
+                self.memory.promotion_crashed |= crashed && self.memory.promoting_since.is_some();
                 self.memory.promoting_since = None;
                 if let Some(restart) = &mut self.memory.restart {
                     restart.stopped = true;

@@ -10,6 +10,7 @@ use crate::cluster::{FailoverRequest, MemberName, Role, State, SyncState, System
 
 use super::action::Compared;
 use super::draft::{Choice, Draft, Wake, living_lease};
+use super::memory::RacePosition;
 use super::situation::{Server, Situation, Was};
 use super::{Action, Reason, Why, bootstrap, replica, stopping, sync};
 
@@ -77,6 +78,9 @@ pub(super) fn stand(s: &Situation<'_>, facts: &ReplicaFacts, draft: &mut Draft<'
         return (Reason::PeerIsPrimary { peer }, Wake::Progress);
     }
     let since = draft.memory.leaderless_since.unwrap_or(s.now());
+    if let Some(choice) = await_silent_primary(s, facts, request, since, draft) {
+        return choice;
+    }
     let Some(answers) = s.answers_since(since) else {
         draft.act(Action::AskPeers { also: also_ask(snapshot) });
         return (Reason::AskingPeers, Wake::After);
@@ -106,6 +110,35 @@ pub(super) fn stand(s: &Situation<'_>, facts: &ReplicaFacts, draft: &mut Draft<'
         None => Reason::AdoptingData,
     };
     (reason, Wake::After)
+}
+
+/// Waits for a primary that has lost its key and goes on sending WAL: it may be cut off from etcd alone, and come back.
+/// Positions are compared once in a `loop_wait`, so within the first one nothing is known yet.
+fn await_silent_primary(
+    s: &Situation<'_>,
+    facts: &ReplicaFacts,
+    request: Option<&FailoverRequest>,
+    since: Tick,
+    draft: &mut Draft<'_>,
+) -> Option<Choice> {
+    let settings = &s.view.settings;
+    let named = request.is_some_and(|request| request.candidate.is_some());
+    if settings.pause || named || settings.primary_race_backoff.is_zero() {
+        return None;
+    }
+    let limit = since + settings.primary_race_backoff;
+    let lsn = facts.lsn();
+    let first = RacePosition { compared: s.now(), lsn, settled: false };
+    let position = draft.memory.race_position.get_or_insert(first);
+    if s.now() >= position.compared + settings.loop_wait {
+        let settled = position.settled || !facts.streaming || lsn <= position.lsn;
+        *position = RacePosition { compared: s.now(), lsn, settled };
+    }
+    if position.settled || s.now() >= limit {
+        return None;
+    }
+    let next = limit.min(position.compared + settings.loop_wait);
+    Some((Reason::WalStillMoves { lsn, until: limit }, Wake::At(next, Why::Turn)))
 }
 
 /// Names a member whose document says that its server may be writing.

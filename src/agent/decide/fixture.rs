@@ -49,6 +49,7 @@ fn member(role: Role, lease: i64) -> Member {
             pause: false,
             pending_restart: false,
             checkpoint_pending: false,
+            restart_at: None,
             gate_released: false,
         },
     }
@@ -200,6 +201,13 @@ impl Fixture {
     pub(super) fn primary(&mut self) -> &mut PrimaryFacts {
         let Process::Running(Running::Primary(facts)) = &mut self.view.postgres.process else {
             panic!("no primary")
+        };
+        facts
+    }
+
+    pub(super) fn replica(&mut self) -> &mut ReplicaFacts {
+        let Process::Running(Running::Replica(facts)) = &mut self.view.postgres.process else {
+            panic!("no replica")
         };
         facts
     }

@@ -119,7 +119,10 @@ fn down(s: &Situation<'_>, fence: Fence, control: &Control, crashed: bool, draft
         return (Reason::StartFailed, Wake::After);
     }
     if Was::of(control) == Was::Replica && !control.restored {
-        return draft.start_replica(Upstream::Nobody, Reason::StartingToPromote);
+        return match draft.memory.promotion_crashed {
+            true => draft.start_without_archive(Reason::StartingToPromote),
+            false => draft.start_replica(Upstream::Nobody, Reason::StartingToPromote),
+        };
     }
     let failover_asked = s.view.settings.primary_start_timeout.is_zero();
     if crashed && failover_asked && !successors(s, None).is_empty() {

@@ -33,6 +33,10 @@ pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Option<Choice> {
             (Reason::ShuttingDown, Wake::Progress)
         }
         Server::NoData | Server::Unfinished | Server::Unreadable | Server::Down { .. } => {
+            // Nothing here can write: the watchdog may be left alone by the guard.
+            if matches!(s.view.guard, Guard::Armed { .. } | Guard::Released) {
+                draft.act(Action::Disarm);
+            }
             if let Lock::Mine(fence) = s.lock {
                 let optime = s.view.postgres.control().map(|control| control.checkpoint);
                 draft.act(Action::ReleaseLeaderKey { fence, optime });

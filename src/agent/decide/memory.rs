@@ -18,6 +18,10 @@ pub struct Memory {
     pub status_written: Option<(Tick, Status)>,
     /// Since when etcd has answered that there is no leader.
     pub leaderless_since: Option<Tick>,
+    /// What this member's WAL did while nobody led.
+    pub race_position: Option<RacePosition>,
+    /// The server ended while it left recovery, so what it restores from the archive may be broken.
+    pub promotion_crashed: bool,
     /// The highest timeline that a leader of this cluster was seen on.
     pub leader_timeline: Option<Timeline>,
     /// Since when the server was told to leave recovery.
@@ -61,6 +65,15 @@ pub struct Announced {
     pub down: bool,
     /// It went down for a restart.
     pub restarting: bool,
+}
+
+/// Where this member's WAL ended while nobody led.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RacePosition {
+    pub compared: Tick,
+    pub lsn: Lsn,
+    /// It was the same one `loop_wait` later: nobody sends any more.
+    pub settled: bool,
 }
 
 /// Why a leader gives up the lock as soon as its server is down.

@@ -62,6 +62,7 @@ fn facts(s: &Situation<'_>, draft: &Draft<'_>) -> MemberFacts {
         pause: s.view.settings.pause,
         pending_restart: s.view.postgres.pending_restart,
         checkpoint_pending: false,
+        restart_at: s.view.requests.restart_at,
         gate_released: s.view.guard == Guard::Released,
     };
     match s.view.postgres.running() {
@@ -106,7 +107,8 @@ fn words(s: &Situation<'_>, draft: &Draft<'_>) -> (State, Role) {
         Server::NoData | Server::Unfinished => (State::Stopped, Role::Uninitialized),
         Server::Unreadable => (State::Unknown, Role::Replica),
         Server::Down { control, crashed } => {
-            let state = match (crashed, draft.memory.starts.tried) {
+            // In a pause nobody looks into how it ended.
+            let state = match (crashed && !s.view.settings.pause, draft.memory.starts.tried) {
                 (true, 0) => State::Crashed,
                 (true, _) => State::StartFailed,
                 (false, _) => State::Stopped,

@@ -155,6 +155,8 @@ reasons! {
     AskingPeers => "there is no leader; I ask the others how far they are";
     /// This member takes the lock.
     TakingLock { lsn: Lsn, timeline: Timeline } => "there is no leader and nobody is ahead of me at {lsn} on timeline {timeline}; I take the lock";
+    /// Where `primary_race_backoff` is set: the member that led may be cut off from etcd alone.
+    WalStillMoves { lsn: Lsn, until: Tick } => "there is no leader; while my wal position moved since last heart beat loop (it is {lsn}) I wait, until {until} at the latest";
     /// Another member with the same position has precedence for a moment.
     LettingPeerGoFirst { peer: MemberName } => "{peer} is as far as I am and goes first";
     /// Another reachable member is further.

@@ -61,6 +61,13 @@ pub(super) fn rule(
         Err(Refusal::PausedWithoutCandidate)
     } else if request.leader.as_ref().is_some_and(|leader| *leader != s.view.me) {
         Err(Refusal::LeaderIsAnother)
+    } else if scheduled.is_some() {
+        // Who can take over is a question of that moment.
+        super::leader::maintain(s, fence, facts, draft);
+        return Some((
+            Reason::SwitchoverScheduled { request: request.clone() },
+            Wake::At(until(s, request), Why::Limit),
+        ));
     } else {
         candidate(s, request, facts)
     };
@@ -68,13 +75,6 @@ pub(super) fn rule(
         Err(why) => {
             draft.act(Action::ClearFailover { fence, seen });
             Some((Reason::SwitchoverRefused { request: request.clone(), why }, Wake::After))
-        }
-        Ok(_) if scheduled.is_some() => {
-            super::leader::maintain(s, fence, facts, draft);
-            Some((
-                Reason::SwitchoverScheduled { request: request.clone() },
-                Wake::At(until(s, request), Why::Limit),
-            ))
         }
         Ok(candidate) => {
             let LeaseWord::Safe { deadline, .. } = s.lease else { return None };

@@ -397,6 +397,22 @@ fn a_switchover_to_a_member_that_does_not_stream_is_refused() {
 }
 
 #[test]
+fn a_scheduled_switchover_asks_nothing_of_its_candidate_before_its_time() {
+    let mut world = healthy("a").with(|f| {
+        let at = Some(crate::cluster::UnixMs(f.view.wall.0 + 10_000));
+        let request =
+            FailoverRequest { leader: Some(name("a")), candidate: Some(name("b")), scheduled_at: at };
+        f.snapshot.failover = Some(Keyed { value: request, mod_revision: Revision(9) });
+    });
+    world.primary().standbys.remove(&name("b"));
+
+    let decision = decision(world);
+
+    assert!(matches!(decision.reason, Reason::SwitchoverScheduled { .. }), "{:?}", decision.reason);
+    assert!(!deeds(&decision).contains(&Deed::ClearFailover));
+}
+
+#[test]
 fn data_of_another_cluster_is_refused() {
     let world = healthy("b").with(|f| {
         f.snapshot.initialize =
@@ -445,6 +461,31 @@ fn the_first_member_claims_to_make_the_cluster_and_then_makes_it() {
     assert_eq!(deeds(&claim), [Deed::ClaimInitialize]);
     assert_eq!(deeds(&initdb), [Deed::StartJob]);
     assert_eq!(deeds(&finish), [Deed::FinishInitialize]);
+}
+
+#[test]
+fn a_vanished_leader_that_goes_on_sending_is_waited_for_within_its_limit() {
+    let world = healthy("b").leader_gone().with(|f| {
+        f.view.settings.primary_race_backoff = secs(6);
+        f.view.settings.loop_wait = secs(3);
+    });
+    let later = |seconds: u64, bytes: u64| {
+        world.clone().with(|f| {
+            f.view.now = NOW + secs(seconds);
+            f.view.peers.asked = Some(f.view.now);
+            f.replica().received = Some(Lsn(END.0 + bytes));
+        })
+    };
+    let waits = |decision: &Decision| matches!(decision.reason, Reason::WalStillMoves { .. });
+
+    let first = decide(&later(0, 0).view(), &Memory::default());
+    let moved = decide(&later(3, 100).view(), &first.memory);
+    let limit = decide(&later(6, 200).view(), &moved.memory);
+    assert!(waits(&first) && waits(&moved) && !waits(&limit), "{limit:?}");
+
+    let still = decide(&later(3, 0).view(), &first.memory);
+    let after = decide(&later(4, 0).view(), &still.memory);
+    assert!(!waits(&still) && !waits(&after), "{after:?}");
 }
 
 #[test]
@@ -502,9 +543,9 @@ fn an_asked_leader_stops_then_releases_then_ends() {
     let end = decision(asked.with(|f| f.view.postgres.process = Process::Stopped));
 
     assert_eq!(deeds(&stop), [Deed::Stop]);
-    assert_eq!(deeds(&end), [Deed::ReleaseLeaderKey, Deed::Exit]);
+    assert_eq!(deeds(&end), [Deed::Disarm, Deed::ReleaseLeaderKey, Deed::Exit]);
     let kinds: Vec<Deed> = end.actions.iter().map(Action::deed).collect();
-    assert_eq!(kinds, [Deed::PublishMember, Deed::ReleaseLeaderKey, Deed::Exit]);
+    assert_eq!(kinds, [Deed::Disarm, Deed::PublishMember, Deed::ReleaseLeaderKey, Deed::Exit]);
 }
 
 #[test]

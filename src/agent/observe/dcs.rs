@@ -140,6 +140,10 @@ pub fn facts(document: &MemberDocument) -> MemberFacts {
         pause: document.pause(),
         pending_restart: document.pending_restart(),
         checkpoint_pending: document.awaits_checkpoint(),
+        restart_at: document
+            .document()
+            .object("scheduled_restart")
+            .and_then(|restart| failover::parse_time(restart.get("schedule")?.as_str()?)),
         gate_released: ours("gate").and_then(Value::as_str) == Some("released"),
     }
 }
