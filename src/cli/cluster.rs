@@ -1,6 +1,6 @@
 //! Which cluster a command is about: by the agent's file, by an inventory, or by addresses.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
@@ -43,6 +43,14 @@ pub struct Where {
 impl Where {
     /// Returns the cluster; `named` is a name given as an argument.
     pub fn cluster(&self, named: Option<&str>) -> anyhow::Result<Cluster> {
+        Ok(Cluster::at(self.address(named)?)?)
+    }
+
+    /// Returns where the cluster is.
+    ///
+    /// # Errors
+    /// Nothing says so.
+    pub fn address(&self, named: Option<&str>) -> anyhow::Result<Address> {
         let mut address = if !self.etcd.is_empty() {
             Address {
                 endpoints: self.etcd.clone(),
@@ -69,7 +77,7 @@ impl Where {
         if address.scope.is_empty() {
             bail!("which cluster? Give its name with --scope NAME");
         }
-        Ok(Cluster::at(address)?)
+        Ok(address)
     }
 
     fn by_config(&self) -> anyhow::Result<Address> {
@@ -78,35 +86,7 @@ impl Where {
             "cannot tell which cluster: give -c FILE (an agent's configuration), -i INVENTORY, or --etcd HOST:PORT --scope NAME"
         })?;
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        let mut sources = SourceMap::default();
-        let file = sources.add(&path, text.as_str());
-        let (config, diagnostics) = ClientConfig::parse(file, &text, &|name| std::env::var(name).ok());
-        for diagnostic in diagnostics.sorted() {
-            eprint!("{}", render::one(diagnostic, &sources));
-        }
-        let Some(config) = config else {
-            bail!("{} does not say how to reach etcd", path.display());
-        };
-        Ok(Address {
-            endpoints: config.etcd.hosts,
-            protocol: config.etcd.protocol,
-            user: config.etcd.username,
-            password: config.etcd.password,
-            etcd_tls: TlsFiles {
-                anchors: config.etcd.cacert,
-                certificate: config.etcd.cert,
-                key: config.etcd.key,
-            },
-            namespace: config.namespace,
-            scope: config.scope.unwrap_or_default(),
-            rest_tls: ClientFiles::for_members(
-                config.ctl.cacert.as_ref(),
-                config.ctl.certfile.as_ref(),
-                config.ctl.keyfile.as_ref(),
-                config.ctl.insecure,
-            ),
-            rest: config.ctl.authentication,
-        })
+        address_of(&path, &text, None)
     }
 
     fn by_inventory(&self) -> anyhow::Result<Address> {
@@ -152,6 +132,47 @@ impl Where {
             }),
         })
     }
+}
+
+/// Reads the text of an agent's configuration file, with the environment over it; `endpoint` takes the place of its
+/// etcd.
+///
+/// # Errors
+/// It does not say how to reach etcd.
+pub fn address_of(path: &Path, text: &str, endpoint: Option<&str>) -> anyhow::Result<Address> {
+    let mut sources = SourceMap::default();
+    let file = sources.add(path, text);
+    let variable = |name: &str| match (name, endpoint) {
+        ("KEDDAH_ETCD3_HOSTS", Some(endpoint)) => Some(endpoint.to_owned()),
+        (name, _) => std::env::var(name).ok(),
+    };
+    let (config, diagnostics) = ClientConfig::parse(file, text, &variable);
+    for diagnostic in diagnostics.sorted() {
+        eprint!("{}", render::one(diagnostic, &sources));
+    }
+    let Some(config) = config else {
+        bail!("{} does not say how to reach etcd", path.display());
+    };
+    Ok(Address {
+        endpoints: config.etcd.hosts,
+        protocol: config.etcd.protocol,
+        user: config.etcd.username,
+        password: config.etcd.password,
+        etcd_tls: TlsFiles {
+            anchors: config.etcd.cacert,
+            certificate: config.etcd.cert,
+            key: config.etcd.key,
+        },
+        namespace: config.namespace,
+        scope: config.scope.unwrap_or_default(),
+        rest_tls: ClientFiles::for_members(
+            config.ctl.cacert.as_ref(),
+            config.ctl.certfile.as_ref(),
+            config.ctl.keyfile.as_ref(),
+            config.ctl.insecure,
+        ),
+        rest: config.ctl.authentication,
+    })
 }
 
 /// Prints a line; whoever reads may have gone, which is no error of the command's.

@@ -80,7 +80,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
 }
 
 /// Reads a value as YAML does: `5`, `on`, `null`, `[a, b]`, or a text.
-fn read_value(text: &str) -> Value {
+pub fn read_value(text: &str) -> Value {
     let (documents, diagnostics) = yaml::read(FileId(0), text);
     match documents.first() {
         Some(node) if !diagnostics.has_errors() => to_json(node),
@@ -88,7 +88,8 @@ fn read_value(text: &str) -> Value {
     }
 }
 
-fn diff(before: &Map<String, Value>, after: &Map<String, Value>) -> String {
+/// Writes what an edit changes, as a unified diff of YAML.
+pub fn diff(before: &Map<String, Value>, after: &Map<String, Value>) -> String {
     let text = |config: &Map<String, Value>| table::yaml(&Value::Object(config.clone()));
     let (before, after) = (text(before), text(after));
     TextDiff::from_lines(&before, &after).unified_diff().context_radius(3).header("---", "+++").to_string()

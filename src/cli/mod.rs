@@ -19,19 +19,27 @@ pub mod plan;
 pub mod schema;
 pub mod validate;
 
+pub mod dsn;
 pub mod edit_config;
 pub mod explain;
 pub mod failover;
+pub mod flush;
 pub mod history;
 pub mod lab;
 pub mod list;
+pub mod patroni;
+pub mod patronictl;
 pub mod pause;
+pub mod query;
+pub mod reinit;
 pub mod reload;
+pub mod remove;
 pub mod resolve;
 pub mod restart;
 pub mod resume;
 pub mod show_config;
 pub mod switchover;
+pub mod topology;
 pub mod version;
 
 use clap::{Parser, Subcommand};
@@ -58,16 +66,22 @@ enum Command {
     Schema(schema::Args),
     Lab(lab::Args),
     List(list::Args),
+    Topology(topology::Args),
     History(history::Args),
     Explain(explain::Args),
     Switchover(switchover::Args),
     Failover(failover::Args),
     Restart(restart::Args),
     Reload(reload::Args),
+    Reinit(reinit::Args),
     Pause(pause::Args),
     Resume(resume::Args),
     ShowConfig(show_config::Args),
     EditConfig(edit_config::Args),
+    Query(query::Args),
+    Dsn(dsn::Args),
+    Flush(flush::Args),
+    Remove(remove::Args),
     Agent(agent::Args),
     #[command(hide = true)]
     Resolve(resolve::Args),
@@ -99,6 +113,11 @@ impl Command {
 
 /// Runs the command that the arguments name.
 pub fn run() -> Exit {
+    match called_as().as_deref() {
+        Some("patroni") => return patroni::run(),
+        Some("patronictl") => return patronictl::run(),
+        Some(_) | None => {}
+    }
     let cli = Cli::parse();
     if cli.command.only_prints() {
         crate::sys::process::end_with_the_reader();
@@ -113,16 +132,22 @@ pub fn run() -> Exit {
         Command::Schema(args) => schema::run(&args),
         Command::Lab(args) => lab::run(args),
         Command::List(args) => list::run(args),
+        Command::Topology(args) => topology::run(args),
         Command::History(args) => history::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Switchover(args) => switchover::run(args),
         Command::Failover(args) => failover::run(args),
         Command::Restart(args) => restart::run(args),
         Command::Reload(args) => reload::run(args),
+        Command::Reinit(args) => reinit::run(args),
         Command::Pause(args) => pause::run(args),
         Command::Resume(args) => resume::run(args),
         Command::ShowConfig(args) => show_config::run(args),
         Command::EditConfig(args) => edit_config::run(args),
+        Command::Query(args) => query::run(args),
+        Command::Dsn(args) => dsn::run(args),
+        Command::Flush(args) => flush::run(args),
+        Command::Remove(args) => remove::run(args),
         Command::Agent(args) => agent::run(args),
         Command::Resolve(args) => resolve::run(&args),
         Command::Version(args) => version::run(args),
@@ -133,6 +158,12 @@ pub fn run() -> Exit {
         eprintln!("error: {error:#}");
         Exit::Input
     })
+}
+
+/// Returns the name under which the binary was called.
+fn called_as() -> Option<String> {
+    let program = std::env::args_os().next()?;
+    Some(std::path::Path::new(&program).file_name()?.to_string_lossy().into_owned())
 }
 
 /// Makes the runtime of a command that talks to more than one thing at a time.

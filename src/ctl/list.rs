@@ -18,13 +18,35 @@ const OPTIONAL: [(&str, &str); 4] = [
 /// Writes the members. With `extended`, columns that nobody has anything in are shown too.
 pub fn list(scope: &str, view: &ClusterView, format: Format, extended: bool) -> String {
     let document = view.to_json();
-    let members: Vec<&Map<String, Value>> = document
+    let members: Vec<Map<String, Value>> = document
         .get("members")
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
-        .filter_map(Value::as_object)
+        .filter_map(|member| member.as_object().cloned())
         .collect();
+    let titles = titles(&members, extended);
+    let rows = rows(scope, &members, &titles, format);
+    match format {
+        Format::Json => python_json(&objects(&titles, &rows, true)),
+        Format::Yaml => yaml(&objects(&titles, &rows, true)),
+        Format::Tsv => tsv(&titles, &rows),
+        Format::Pretty => table(scope, view, &document, &titles, &rows),
+    }
+}
+
+/// Writes the members in the order given, as a table.
+pub(super) fn rows_as_table(
+    scope: &str,
+    view: &ClusterView,
+    document: &Map<String, Value>,
+    members: &[Map<String, Value>],
+) -> String {
+    let titles = titles(members, false);
+    table(scope, view, document, &titles, &rows(scope, members, &titles, Format::Pretty))
+}
+
+fn titles(members: &[Map<String, Value>], extended: bool) -> Vec<&'static str> {
     let mut titles = vec![
         "Cluster",
         "Member",
@@ -39,17 +61,18 @@ pub fn list(scope: &str, view: &ClusterView, format: Format, extended: bool) -> 
     ];
     let shown = |key: &str| members.iter().any(|member| member.get(key).is_some_and(is_something));
     titles.extend(OPTIONAL.iter().filter(|(_, key)| extended || shown(key)).map(|(title, _)| *title));
-    let with_port = needs_port(&members);
-    let rows: Vec<Vec<Value>> = members
-        .iter()
-        .map(|member| titles.iter().map(|title| column(title, scope, member, with_port, format)).collect())
-        .collect();
-    match format {
-        Format::Json => python_json(&objects(&titles, &rows, true)),
-        Format::Yaml => yaml(&objects(&titles, &rows, true)),
-        Format::Tsv => tsv(&titles, &rows),
-        Format::Pretty => table(scope, view, &document, &titles, &rows),
-    }
+    titles
+}
+
+fn rows(
+    scope: &str,
+    members: &[Map<String, Value>],
+    titles: &[&'static str],
+    format: Format,
+) -> Vec<Vec<Value>> {
+    let with_port = needs_port(members);
+    let row = |member| titles.iter().map(|title| column(title, scope, member, with_port, format)).collect();
+    members.iter().map(row).collect()
 }
 
 fn table(
@@ -99,7 +122,7 @@ fn is_something(value: &Value) -> bool {
 }
 
 /// Hosts are shown with their ports if one is unusual or two members share a host.
-fn needs_port(members: &[&Map<String, Value>]) -> bool {
+fn needs_port(members: &[Map<String, Value>]) -> bool {
     let hosts: Vec<&str> = members.iter().filter_map(|member| member.get("host")?.as_str()).collect();
     let unusual = members
         .iter()

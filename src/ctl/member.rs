@@ -62,6 +62,18 @@ impl Cluster {
         path: &str,
         body: &Map<String, Value>,
     ) -> Reply {
+        self.ask_member(view, member, "POST", path, Some(body)).await
+    }
+
+    /// Sends a request to a member.
+    pub async fn ask_member(
+        &self,
+        view: &ClusterView,
+        member: &str,
+        method: &str,
+        path: &str,
+        body: Option<&Map<String, Value>>,
+    ) -> Reply {
         let url = view.member_named(member).and_then(|document| document.api_url());
         let Some(url) = url.map(|url| url.replace("/patroni", path)) else {
             return Reply {
@@ -73,9 +85,9 @@ impl Cluster {
         let user =
             self.rest.as_ref().and_then(|rest| Some((rest.username.as_str(), rest.password.as_ref()?)));
         let request = Request {
-            method: "POST",
+            method,
             url: &url,
-            body: Some(Value::Object(body.clone()).to_string()),
+            body: body.map(|body| Value::Object(body.clone()).to_string()),
             user,
             tls: Some(&self.tls),
             limit: LIMIT,

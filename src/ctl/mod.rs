@@ -12,6 +12,7 @@ pub mod explain;
 pub mod list;
 pub mod member;
 pub mod table;
+pub mod topology;
 
 use std::time::Duration;
 

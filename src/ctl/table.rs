@@ -134,6 +134,20 @@ pub fn objects(titles: &[&str], rows: &[Vec<Value>], drop_empty: bool) -> Value 
     Value::Array(rows.iter().map(object).collect())
 }
 
+/// Writes what a query answered; without titles where columns are only delimited.
+pub fn answer(titles: &[&str], rows: &[Vec<Option<String>>], format: Format, delimiter: &str) -> String {
+    let value = |cell: &Option<String>| cell.clone().map_or(Value::Null, Value::from);
+    let values: Vec<Vec<Value>> = rows.iter().map(|row| row.iter().map(value).collect()).collect();
+    match format {
+        Format::Json => python_json(&objects(titles, &values, false)),
+        Format::Yaml => yaml(&objects(titles, &values, false)),
+        Format::Tsv | Format::Pretty => {
+            let cells = |row: &Vec<Value>| row.iter().map(cell).collect::<Vec<_>>().join(delimiter);
+            values.iter().map(cells).collect::<Vec<_>>().join("\n")
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

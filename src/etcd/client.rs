@@ -240,6 +240,19 @@ impl Client {
         .await
     }
 
+    /// Deletes all keys that begin with `prefix`.
+    ///
+    /// # Errors
+    /// etcd did not answer, so that whether they are deleted is not known; or it refuses.
+    pub async fn delete_prefix(&self, prefix: &str) -> Result<(), EtcdError> {
+        self.once(0, |mut client| async move {
+            let options = etcd_client::DeleteOptions::new().with_prefix();
+            let answer = client.delete(prefix, Some(options)).await?;
+            Ok(((), Header::of(answer.header())))
+        })
+        .await
+    }
+
     /// Makes a lease.
     ///
     /// # Errors

@@ -258,6 +258,28 @@ impl Session {
         read_monitored(&row).ok_or(QueryError::Unreadable("the monitoring query"))
     }
 
+    /// Runs a person's statements; returns the titles and rows of the last one that has any.
+    ///
+    /// # Errors
+    /// The server refused one, or ended it after its limit.
+    pub async fn answer_to(&self, text: &str) -> Result<(Vec<String>, Vec<Vec<Option<String>>>), QueryError> {
+        let messages = answered(STATEMENT_LIMIT + ANSWER_GRACE, self.client.simple_query(text)).await?;
+        let (mut titles, mut rows) = (Vec::new(), Vec::new());
+        for message in messages {
+            match message {
+                SimpleQueryMessage::RowDescription(columns) => {
+                    titles = columns.iter().map(|column| column.name().to_owned()).collect();
+                    rows = Vec::new();
+                }
+                SimpleQueryMessage::Row(row) => {
+                    rows.push((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect());
+                }
+                _ => {}
+            }
+        }
+        Ok((titles, rows))
+    }
+
     /// Tells whether the server is in recovery, and so whether it answers at all.
     ///
     /// # Errors

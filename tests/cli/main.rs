@@ -5,6 +5,7 @@
 )]
 
 mod inventory;
+mod patroni;
 mod schema;
 mod validate;
 mod world;

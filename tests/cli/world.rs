@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -101,8 +102,15 @@ impl World {
     }
 
     pub fn run(&self, args: &[&str]) -> Done {
+        self.run_as("keddah", args)
+    }
+
+    /// Runs the program under another name.
+    pub fn run_as(&self, name: &str, args: &[&str]) -> Done {
         let output = Command::new(env!("CARGO_BIN_EXE_keddah"))
+            .arg0(name)
             .args(args)
+            .env_remove("PATRONICTL_CONFIG_FILE")
             .current_dir(self.dir.path())
             .env_remove("KEDDAH_INVENTORY")
             .env_remove("KEDDAH_ROLES_PATH")

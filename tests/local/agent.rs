@@ -1,5 +1,6 @@
 //! A cluster of three on loopback lives through what happens to clusters.
 
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -82,4 +83,34 @@ fn leadership_moves_by_plan_under_a_pause_and_in_synchronous_mode() {
     });
     let names = agents.sql("b", "SHOW synchronous_standby_names").unwrap_or_default();
     assert!(names == "\"a\"" || names == "\"c\"", "{names}");
+}
+
+#[test]
+fn members_talk_over_tls_and_patronis_tool_is_the_binary_under_another_name() {
+    let agents = Agents::start_encrypted();
+    let mut plain = std::net::TcpStream::connect(("127.0.0.1", agents.rest_port("a"))).unwrap();
+    plain.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    // A TLS alert, or a closed connection.
+    let _closed = plain.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP"), "nobody is answered without TLS");
+
+    let tool = |arguments: &[&str]| agents.patronictl("a", arguments);
+    assert!(tool(&["list", "demo"]).contains("| a "));
+    let tree = tool(&["topology", "demo"]);
+    assert!(tree.contains("| a ") && tree.contains("| + b "), "{tree}");
+    assert_eq!(tool(&["query", "demo", "-r", "leader", "-c", "SELECT 7"]).trim(), "7");
+    let changed = tool(&["edit-config", "demo", "-s", "maximum_lag_on_failover=1048576", "--force"]);
+    assert!(changed.contains("+maximum_lag_on_failover: 1048576"), "{changed}");
+    // The passwords of the members differ: the tool has that of the leader only.
+    assert!(tool(&["restart", "demo", "a", "--force"]).contains("Success: restart on member a"));
+    within(SLOW, "the leader is back", || agents.status("a", "/primary") == Some(200));
+    let streaming = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
+    within(SLOW, "both others stream again", || agents.sql("a", streaming).as_deref() == Some("2"));
+
+    let told = tool(&["switchover", "demo", "--candidate", "b", "--force"]);
+    assert!(told.contains("Successfully switched over to \"b\""), "{told}");
+    within(SLOW, "both others follow", || agents.streaming() == 2);
+    assert_eq!(agents.primary(), Some("b"));
+    assert!(tool(&["dsn", "demo"]).contains(&format!("port={}", agents.postgres_port("b"))));
 }

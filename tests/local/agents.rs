@@ -9,9 +9,13 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use keddah::sys::clock;
+use keddah::sys::tls::{Client, ClientFiles};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User};
 use tempfile::TempDir;
+
+/// Names 127.0.0.1, and is an authority.
+const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/sys/tls/fixtures/self-signed-ca.pem");
 
 const BIN_DIR: &str = "/usr/lib/postgresql/15/bin";
 
@@ -26,6 +30,8 @@ pub struct Agents {
     user: User,
     binary: PathBuf,
     base_port: u16,
+    /// The REST API speaks TLS, and asks for a certificate.
+    encrypted: bool,
     etcd: Child,
     agents: Vec<(String, Child)>,
 }
@@ -45,6 +51,15 @@ pub const SLOW: Duration = Duration::from_secs(120);
 impl Agents {
     /// Starts etcd and three agents with this dynamic configuration beside ttl 6, loop_wait 1 and retry_timeout 3.
     pub fn start(dynamic: &str) -> Agents {
+        Agents::start_with(dynamic, false)
+    }
+
+    /// The same with one self-signed certificate as authority, server and client of the REST API.
+    pub fn start_encrypted() -> Agents {
+        Agents::start_with("", true)
+    }
+
+    fn start_with(dynamic: &str, encrypted: bool) -> Agents {
         assert!(
             nix::unistd::geteuid().is_root(),
             "Postgres runs as its own user here: run these tests as root"
@@ -62,7 +77,9 @@ impl Agents {
             chown(root.join(name), Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
         }
         let etcd = start_etcd(&root, &user, base_port);
-        let mut agents = Agents { folder, root, user, binary, base_port, etcd, agents: Vec::new() };
+        std::fs::copy(CERTIFICATE, root.join("pair.pem")).unwrap();
+        let mut agents =
+            Agents { folder, root, user, binary, base_port, encrypted, etcd, agents: Vec::new() };
         for (number, name) in NAMES.iter().enumerate() {
             agents.write_config(name, u16::try_from(number).unwrap(), dynamic);
         }
@@ -77,14 +94,23 @@ impl Agents {
     fn write_config(&self, name: &str, number: u16, dynamic: &str) {
         let (root, etcd) = (self.root.join(name).display().to_string(), self.base_port);
         let (rest, postgres) = (self.rest_port(name), self.postgres_port(name));
+        let pair = self.pair().display().to_string();
+        let (server, client) = if self.encrypted {
+            (
+                format!("\n  certfile: {pair}\n  cafile: {pair}\n  verify_client: required"),
+                format!("ctl: {{cacert: {pair}, certfile: {pair}}}\n"),
+            )
+        } else {
+            (String::new(), String::new())
+        };
         let text = format!(
             "scope: demo
 name: {name}
 restapi:
   listen: 127.0.0.1:{rest}
   connect_address: 127.0.0.1:{rest}
-  authentication: {{username: admin, password: admin-{number}}}
-etcd3: {{hosts: ['127.0.0.1:{etcd}']}}
+  authentication: {{username: admin, password: admin-{number}}}{server}
+{client}etcd3: {{hosts: ['127.0.0.1:{etcd}']}}
 bootstrap:
   dcs: {{ttl: 6, loop_wait: 1, retry_timeout: 3, maximum_lag_on_failover: 10485760, postgresql: {{use_pg_rewind: true}}{dynamic}}}
   initdb: [encoding: UTF8, data-checksums, no-sync]
@@ -105,6 +131,10 @@ watchdog: {{mode: 'off'}}
 "
         );
         std::fs::write(self.config(name), text).unwrap();
+    }
+
+    fn pair(&self) -> PathBuf {
+        self.root.join("pair.pem")
     }
 
     pub fn config(&self, name: &str) -> PathBuf {
@@ -194,11 +224,16 @@ watchdog: {{mode: 'off'}}
     }
 
     fn http(&self, name: &str, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
-        let url = format!("http://127.0.0.1:{}{path}", self.rest_port(name));
+        let scheme = if self.encrypted { "https" } else { "http" };
+        let url = format!("{scheme}://127.0.0.1:{}{path}", self.rest_port(name));
+        let tls = self.encrypted.then(|| {
+            let pair = self.pair();
+            Client::load(&ClientFiles::for_members(Some(&pair), Some(&pair), None, false)).unwrap()
+        });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let password = keddah::sys::secret::Secret::new(format!("admin-{}", Self::number(name)));
         let request = keddah::sys::http::Request {
-            tls: None,
+            tls: tls.as_ref(),
             method,
             url: &url,
             body: (!body.is_empty()).then(|| body.to_owned()),
@@ -255,6 +290,16 @@ watchdog: {{mode: 'off'}}
     pub fn keddah(&self, arguments: &[&str]) -> Output {
         let mut command = self.command(&self.binary);
         command.args(arguments).args(["--etcd", &self.etcd_address(), "--scope", "demo"]).output().unwrap()
+    }
+
+    /// Runs the binary under the name of Patroni's tool, with the configuration of a member.
+    pub fn patronictl(&self, name: &str, arguments: &[&str]) -> String {
+        let mut command = self.command(&self.binary);
+        command.arg0("patronictl").arg("-c").arg(self.config(name)).args(arguments);
+        let output = command.env("PGPASSWORD", "super").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        text
     }
 
     pub fn log(&self, name: &str) -> String {

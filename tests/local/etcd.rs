@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keddah::etcd::{Client, Config};
+use keddah::etcd::{Client, Config, TlsFiles};
 use keddah::sys::clock;
 use keddah::sys::secret::Secret;
 use nix::sys::socket::{
@@ -38,7 +38,7 @@ fn calls_to_silent_endpoints_end_within_their_limits() {
         protocol: "http".to_owned(),
         user: None,
         password: Secret::default(),
-        tls: keddah::etcd::TlsFiles::default(),
+        tls: TlsFiles::default(),
         limit: Duration::from_secs(2),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -64,5 +64,79 @@ fn calls_to_silent_endpoints_end_within_their_limits() {
         for call in ended.expect("no call waits for ever") {
             call.unwrap();
         }
+    });
+}
+
+/// An etcd that asks for certificates; ends with the test.
+struct Encrypted {
+    _folder: tempfile::TempDir,
+    process: std::process::Child,
+    port: u16,
+}
+
+impl Encrypted {
+    fn start() -> Encrypted {
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (port, peer_port) = (free(), free());
+        let folder = tempfile::tempdir().unwrap();
+        let (client, peer) = (format!("https://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
+        let process = std::process::Command::new("etcd")
+            .arg("--data-dir")
+            .arg(folder.path())
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("default={peer}"), "--client-cert-auth"])
+            .args(["--cert-file", &fixture("etcd.pem"), "--key-file", &fixture("etcd.key")])
+            .args(["--trusted-ca-file", &fixture("ca.pem")])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("etcd is installed by `make setup`");
+        Encrypted { _folder: folder, process, port }
+    }
+
+    fn client(&self, tls: TlsFiles) -> Client {
+        Client::new(Config {
+            endpoints: vec![format!("localhost:{}", self.port)],
+            protocol: "https".to_owned(),
+            user: None,
+            password: Secret::default(),
+            tls,
+            limit: Duration::from_secs(2),
+        })
+    }
+}
+
+impl Drop for Encrypted {
+    fn drop(&mut self) {
+        let _gone = self.process.kill();
+        let _gone = self.process.wait();
+    }
+}
+
+fn fixture(name: &str) -> String {
+    format!("{}/tests/local/fixtures/etcd-tls/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn an_etcd_that_asks_for_certificates_is_reached_with_one_and_by_its_authority_only() {
+    let etcd = Encrypted::start();
+    let file = |name: &str| Some(fixture(name).into());
+    let right =
+        TlsFiles { anchors: file("ca.pem"), certificate: file("client.pem"), key: file("client.key") };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = etcd.client(right.clone());
+        let began = clock::now();
+        while client.put("/a", "1", None).await.is_err() {
+            assert!(clock::now().since(began) < Duration::from_secs(60), "etcd does not come up");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(client.get("/a").await.unwrap().unwrap().value, "1");
+
+        let nobody = etcd.client(TlsFiles { certificate: None, key: None, ..right.clone() });
+        nobody.get("/a").await.unwrap_err();
+        let stranger = etcd.client(TlsFiles { anchors: file("client.pem"), ..right });
+        stranger.get("/a").await.unwrap_err();
     });
 }

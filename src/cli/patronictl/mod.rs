@@ -1,0 +1,294 @@
+//! The binary called as `patronictl`: that tool's commands, flags, words and exit codes.
+//!
+//! Start at [`run`]. A file per part: [`show`] looks, [`members`] asks single members, [`leader`] moves the leadership,
+//! [`config`] changes what the whole cluster shares.
+
+pub mod config;
+pub mod leader;
+pub mod members;
+pub mod show;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::{Parser, Subcommand};
+
+use crate::cli::cluster::{Where, address_of, talk};
+use crate::cli::exit::Exit;
+use crate::contract::rest::ClusterView;
+use crate::ctl::table::Format;
+use crate::ctl::{Address, Cluster, CtlError};
+use crate::sys::files;
+use crate::sys::tls::ClientFiles;
+
+/// Manage clusters of Patroni's members and of Keddah's.
+#[derive(Debug, Parser)]
+#[command(name = "patronictl", disable_version_flag = true, disable_help_subcommand = true)]
+struct Tool {
+    /// Configuration file
+    #[arg(short = 'c', long, value_name = "FILE", env = "PATRONICTL_CONFIG_FILE")]
+    config_file: Option<PathBuf>,
+
+    /// Where etcd is: etcd3://HOST:PORT
+    #[arg(short = 'd', long = "dcs-url", visible_alias = "dcs", value_name = "URL", env = "DCS_URL")]
+    dcs_url: Option<String>,
+
+    /// Do not check the members' certificates
+    #[arg(short = 'k', long)]
+    insecure: bool,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Generate a dsn for the provided member, defaults to a dsn of the leader
+    Dsn(show::Dsn),
+    /// Edit cluster configuration
+    EditConfig(config::Edit),
+    /// Failover to a replica
+    Failover(leader::Failover),
+    /// Discard scheduled events
+    Flush(members::Flush),
+    /// Show the history of failovers/switchovers
+    History(show::History),
+    /// List the members of clusters
+    List(show::List),
+    /// Disable auto failover
+    Pause(config::Pause),
+    /// Query a PostgreSQL member
+    Query(show::Query),
+    /// Reinitialize cluster member
+    Reinit(members::Reinit),
+    /// Reload cluster member configuration
+    Reload(members::Reload),
+    /// Remove cluster from DCS
+    Remove(config::Remove),
+    /// Restart cluster member
+    Restart(members::Restart),
+    /// Resume auto failover
+    Resume(config::Pause),
+    /// Show cluster configuration
+    ShowConfig(show::Named),
+    /// Switchover to a replica
+    Switchover(leader::Switchover),
+    /// Print the topology of clusters
+    Topology(show::Topology),
+    /// Output version of this command or of running members
+    Version(show::Version),
+}
+
+/// Which cluster a command is about. Looked up when a command needs it: some do not.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// By Patroni's configuration file, the environment and the tool's flags.
+    Flags {
+        file: Option<PathBuf>,
+        url: Option<String>,
+        insecure: bool,
+    },
+    Known(Box<Address>),
+}
+
+impl Place {
+    /// Returns the place that the flags of a command of our own name.
+    ///
+    /// # Errors
+    /// They name none.
+    pub fn of(place: &Where, named: Option<&str>) -> anyhow::Result<Place> {
+        Ok(Place::Known(Box::new(place.address(named)?)))
+    }
+
+    /// Returns the cluster of this name, or the configured one.
+    ///
+    /// # Errors
+    /// There is neither, the configuration or the certificates cannot be used.
+    pub fn cluster(&self, name: Option<&str>) -> anyhow::Result<Cluster> {
+        let mut address = match self {
+            Place::Known(address) => Address::clone(address),
+            Place::Flags { file, url, insecure } => configured(file.as_deref(), url.as_deref(), *insecure)?,
+        };
+        if let Some(name) = name {
+            name.clone_into(&mut address.scope);
+        }
+        if address.scope.is_empty() {
+            bail!("Missing argument 'CLUSTER_NAME'.");
+        }
+        Ok(Cluster::at(address)?)
+    }
+}
+
+/// Runs the command that the arguments name.
+pub fn run() -> Exit {
+    let Tool { config_file, dcs_url, insecure, command } = Tool::parse();
+    let place = Place::Flags { file: config_file, url: dcs_url, insecure };
+    dispatch(&place, command).unwrap_or_else(|error| {
+        eprintln!("Error: {error:#}");
+        Exit::Input
+    })
+}
+
+fn dispatch(place: &Place, command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Dsn(args) => show::dsn(place, &args),
+        Command::EditConfig(args) => config::edit(place, &args),
+        Command::Failover(args) => leader::failover(place, args),
+        Command::Flush(args) => members::flush(place, &args),
+        Command::History(args) => show::history(place, &args),
+        Command::List(args) => show::list(place, &args),
+        Command::Pause(args) => config::pause(place, &args, true),
+        Command::Query(args) => show::query(place, args),
+        Command::Reinit(args) => members::reinit(place, &args),
+        Command::Reload(args) => members::reload(place, &args),
+        Command::Remove(args) => config::remove(place, &args),
+        Command::Restart(args) => members::restart(place, &args),
+        Command::Resume(args) => config::pause(place, &args, false),
+        Command::ShowConfig(args) => show::config(place, &args),
+        Command::Switchover(args) => leader::switchover(place, args),
+        Command::Topology(args) => show::topology(place, &args),
+        Command::Version(args) => show::version(place, &args),
+    }
+}
+
+/// Reads the configuration; the environment alone may be enough.
+fn configured(file: Option<&Path>, url: Option<&str>, insecure: bool) -> anyhow::Result<Address> {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let usual = home.map(|home| home.join(".config/patroni/patronictl.yaml"));
+    let path = file.map(Path::to_owned).or(usual).unwrap_or_default();
+    let text = match files::read_if_there(&path).with_context(|| format!("cannot read {}", path.display()))? {
+        Some(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        None if file.is_some() => {
+            bail!("Provided config file {} not existing or no read rights.", path.display())
+        }
+        None => String::new(),
+    };
+    let endpoint = url.map(|url| url.split_once("://").map_or(url, |(_, rest)| rest).trim_end_matches('/'));
+    let mut address = address_of(&path, &text, endpoint)?;
+    if insecure {
+        let ClientFiles { anchors, certificate, key, check: _ } = &address.rest_tls;
+        address.rest_tls =
+            ClientFiles::for_members(anchors.as_ref(), certificate.as_ref(), key.as_ref(), true);
+    }
+    Ok(address)
+}
+
+/// How output is written.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Output {
+    /// Output format (pretty, tsv, json, yaml)
+    #[arg(short, long = "format", value_name = "FORMAT", default_value = "pretty")]
+    pub format: Format,
+}
+
+/// How often output is repeated.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub struct Watching {
+    /// Auto update the screen every SECONDS
+    #[arg(short = 'w', long, value_name = "SECONDS")]
+    watch: Option<u64>,
+
+    /// Auto update the screen every 2 seconds
+    #[arg(short = 'W')]
+    watch_2: bool,
+}
+
+impl Watching {
+    /// Returns the time between two looks; None: one look is enough.
+    pub fn every(self) -> Option<std::time::Duration> {
+        let seconds = self.watch.or(self.watch_2.then_some(2))?;
+        Some(std::time::Duration::from_secs(seconds.max(1)))
+    }
+}
+
+/// Which citus group; there are none here.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub struct Group {
+    /// Citus group
+    #[arg(long = "group", value_name = "NUMBER", hide = true)]
+    _group: Option<u32>,
+}
+
+/// Asks a person, or whoever feeds standard input.
+///
+/// # Errors
+/// Nobody answers.
+pub fn prompt(question: &str, default: Option<&str>) -> anyhow::Result<String> {
+    use std::io::{BufRead, Write};
+    match default {
+        Some(default) if !default.is_empty() => print!("{question} [{default}]: "),
+        Some(_) | None => print!("{question}: "),
+    }
+    std::io::stdout().flush().ok();
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer).context("no answer could be read")?;
+    let answer = answer.trim();
+    match (read, answer, default) {
+        (0, _, _) | (_, "", None) => bail!("Aborted!"),
+        (_, "", Some(default)) => Ok(default.to_owned()),
+        (_, answer, _) => Ok(answer.to_owned()),
+    }
+}
+
+/// Asks for yes or no.
+///
+/// # Errors
+/// Nobody answers.
+pub fn confirm(question: &str) -> anyhow::Result<bool> {
+    let answer = prompt(&format!("{question} [y/N]"), Some(""))?;
+    Ok(matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+/// Reads a cluster's keys, over a connection of its own: one belongs to the runtime that made it.
+///
+/// # Errors
+/// etcd did not answer.
+pub fn read(place: &Place, name: Option<&str>) -> anyhow::Result<ClusterView> {
+    let cluster = place.cluster(name)?;
+    let runtime = crate::cli::runtime().context("the runtime could not be made")?;
+    runtime.block_on(cluster.read()).map_err(|error| anyhow::anyhow!(crate::sys::chain(&error)))
+}
+
+/// Runs a request that may be refused.
+///
+/// # Errors
+/// etcd did not answer, or it is refused.
+pub fn ask<F>(work: F) -> anyhow::Result<Exit>
+where
+    F: Future<Output = Result<Exit, CtlError>>,
+{
+    talk(work)
+}
+
+/// Writes the time as the tool does in front of what has happened.
+pub fn timestamp() -> String {
+    let now = crate::sys::clock::wall().to_zoned(jiff::tz::TimeZone::system());
+    now.strftime("%Y-%m-%d %H:%M:%S.%5f").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_commands_are_patronis() {
+        Tool::command().debug_assert();
+        for line in [
+            "patronictl pause batman",
+            "patronictl switchover batman --primary a --candidate b --scheduled now --force",
+            "patronictl restart batman a --force",
+            "patronictl reinit batman a --force --from-leader --wait",
+            "patronictl edit-config batman -s ttl=20 -p work_mem=5MB --force",
+            "patronictl edit-config -p 'x=6' --force batman",
+            "patronictl -c f.yml -k list -e -t -f json a b",
+            "patronictl flush batman a b restart --force",
+            "patronictl flush batman switchover",
+            "patronictl query batman -c 'select 1' -r replica",
+            "patronictl version",
+        ] {
+            let words = crate::contract::methods::split_words(line);
+            Tool::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+}
