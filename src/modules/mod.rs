@@ -17,6 +17,7 @@ pub mod words;
 
 // One file per module.
 pub mod agent;
+pub mod apt_repository;
 pub mod blockinfile;
 pub mod cluster_config;
 pub mod cluster_health;
@@ -217,6 +218,7 @@ pub const MODULES: &[&dyn AnyModule] = &[
     &Erased::<replace::Replace>::NEW,
     &Erased::<blockinfile::BlockInFile>::NEW,
     &Erased::<package::Package>::NEW,
+    &Erased::<apt_repository::AptRepository>::NEW,
     &Erased::<systemd::Systemd>::NEW,
     &Erased::<command::Command>::NEW,
     &Erased::<command::Shell>::NEW,

@@ -184,13 +184,7 @@ impl Params {
     }
 
     fn apt_get(&self) -> Program {
-        let limit = self.lock_timeout.unwrap_or(LOCK_LIMIT_S);
-        let mut program = Program::new("apt-get")
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .env("DEBIAN_PRIORITY", "critical")
-            .env("NEEDRESTART_MODE", "l")
-            .limit(INSTALL_LIMIT)
-            .args(["-y", "-q", "-o", &format!("DPkg::Lock::Timeout={limit}")]);
+        let mut program = apt_get(self.lock_limit());
         let options = self.dpkg_options.as_deref().unwrap_or("force-confdef,force-confold");
         for option in options.split(',').map(str::trim).filter(|o| !o.is_empty()) {
             program = program.args(["-o", &format!("Dpkg::Options::=--{option}")]);
@@ -220,41 +214,72 @@ impl Params {
     }
 
     fn update_lists(&self, transcript: &mut String, host: &mut HostMut<'_>) -> Result<(), Fault> {
-        // A mirror that does not answer must not read as success.
-        let program = self.apt_get().args(["-o", "APT::Update::Error-Mode=any", "update"]);
-        transcript.push_str(&self.run(&program, "the lists of packages could not be read", host)?);
+        transcript.push_str(&update(self.apt_get(), self.lock_limit(), host)?);
         Ok(())
     }
 
-    /// Runs apt-get, waiting for the lists' lock, for which apt itself does not wait.
+    /// Seconds for which another package manager is waited for.
+    fn lock_limit(&self) -> u32 {
+        self.lock_timeout.unwrap_or(LOCK_LIMIT_S)
+    }
+
     fn run(&self, program: &Program, tried: &str, host: &mut HostMut<'_>) -> Result<String, Fault> {
-        let until = clock::now() + Duration::from_secs(u64::from(self.lock_timeout.unwrap_or(LOCK_LIMIT_S)));
-        loop {
-            let output = host.run(program.clone())?;
-            if output.exit.is_success() {
-                return Ok(output.stdout_text());
-            }
-            let words = output.stderr_text();
-            let is_locked = words.contains("Could not get lock")
-                || words.contains("Unable to acquire the dpkg frontend lock");
-            if is_locked && clock::now() < until {
-                std::thread::sleep(Duration::from_secs(1));
-                continue;
-            }
-            let mut fault = Fault::program(program, &output, tried);
-            if is_locked {
-                fault.kind = FaultKind::TimedOut;
-                fault = fault
-                    .hint("another package manager runs on this host; `lock_timeout` waits longer for it");
-            } else if words.contains("Unable to locate package")
-                || words.contains("has no installation candidate")
-            {
-                fault = fault.hint("is the name right, and is its repository configured? `update_cache: true` reads the lists again");
-            } else if words.contains("dpkg was interrupted") {
-                fault = fault.hint("`dpkg --configure -a` on the host puts it right");
-            }
-            return Err(fault);
+        run_apt(program, self.lock_limit(), tried, host)
+    }
+}
+
+/// Returns apt-get as every task runs it: it asks nothing, and waits `limit` seconds for dpkg's lock.
+fn apt_get(limit: u32) -> Program {
+    Program::new("apt-get")
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("DEBIAN_PRIORITY", "critical")
+        .env("NEEDRESTART_MODE", "l")
+        .limit(INSTALL_LIMIT)
+        .args(["-y", "-q", "-o", &format!("DPkg::Lock::Timeout={limit}")])
+}
+
+/// Reads the lists of packages again.
+///
+/// # Errors
+/// A repository does not answer or is not trusted, or another package manager holds the lock for too long.
+pub(super) fn read_lists(host: &mut HostMut<'_>) -> Result<String, Fault> {
+    update(apt_get(LOCK_LIMIT_S), LOCK_LIMIT_S, host)
+}
+
+fn update(apt_get: Program, limit: u32, host: &mut HostMut<'_>) -> Result<String, Fault> {
+    // A mirror that does not answer must not read as success.
+    let program = apt_get.args(["-o", "APT::Update::Error-Mode=any", "update"]);
+    run_apt(&program, limit, "the lists of packages could not be read", host)
+}
+
+/// Runs apt-get, waiting for the lists' lock, for which apt itself does not wait.
+fn run_apt(program: &Program, limit: u32, tried: &str, host: &mut HostMut<'_>) -> Result<String, Fault> {
+    let until = clock::now() + Duration::from_secs(u64::from(limit));
+    loop {
+        let output = host.run(program.clone())?;
+        if output.exit.is_success() {
+            return Ok(output.stdout_text());
         }
+        let words = output.stderr_text();
+        let is_locked = words.contains("Could not get lock")
+            || words.contains("Unable to acquire the dpkg frontend lock");
+        if is_locked && clock::now() < until {
+            std::thread::sleep(Duration::from_secs(1));
+            continue;
+        }
+        let mut fault = Fault::program(program, &output, tried);
+        if is_locked {
+            fault.kind = FaultKind::TimedOut;
+            fault =
+                fault.hint("another package manager runs on this host; `lock_timeout` waits longer for it");
+        } else if words.contains("Unable to locate package")
+            || words.contains("has no installation candidate")
+        {
+            fault = fault.hint("is the name right, and is its repository configured? `update_cache: true` reads the lists again");
+        } else if words.contains("dpkg was interrupted") {
+            fault = fault.hint("`dpkg --configure -a` on the host puts it right");
+        }
+        return Err(fault);
     }
 }
 
