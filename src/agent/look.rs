@@ -9,12 +9,13 @@ use crate::agent::lease::keeper::Times;
 use crate::agent::observe::dcs;
 use crate::agent::observe::postgres::Looked;
 use crate::agent::state::State;
-use crate::agent::view::{Guard, Lease, Requests, Running, View, Watchdog};
+use crate::agent::view::{Failsafe, Guard, Lease, Requests, Running, View, Watchdog};
 use crate::agent::{Agent, seen, start};
 use crate::cluster::UnixMs;
 use crate::contract::config::AgentConfig;
 use crate::contract::dynamic::effective_postgresql;
 use crate::contract::tags;
+use crate::etcd::EtcdError;
 use crate::guard::protocol::{self, Gate as GateState, Request, Status};
 use crate::settings::Settings;
 use crate::settings::table::SHORTEST_TTL_OF_PATRONI;
@@ -27,6 +28,9 @@ use std::time::Duration;
 /// How long the guard may take to answer.
 const GUARD_LIMIT: Duration = Duration::from_secs(2);
 
+/// How long etcd is waited for while it is silent and something is on its way here.
+const SILENT_LIMIT: Duration = Duration::from_millis(300);
+
 impl Agent {
     /// Looks at the world.
     pub(super) async fn look(&mut self) -> (View, Looked) {
@@ -36,8 +40,15 @@ impl Agent {
         let status = self.guard_status().await;
         let looked = self.observer.look(&self.instance, status.as_ref(), &self.read).await;
         let snapshot = self.answered.map(|_| &self.read.snapshot);
+        let now = clock::now();
+        let leads = self.lead.is_some_and(|lead| now < lead.deadline);
+        let failsafe = Failsafe {
+            lead: self.lead,
+            promise: self.promises.current(),
+            slots: if leads { self.lead_slots.clone() } else { self.promises.slots(now) },
+        };
         let view = View {
-            now: clock::now(),
+            now,
             wall: UnixMs(clock::wall().as_millisecond()),
             me: self.me.clone(),
             tags,
@@ -45,6 +56,7 @@ impl Agent {
             settings: self.settings.clone(),
             dcs: seen(snapshot, self.silent_since),
             lease: self.keeper.lease(),
+            failsafe,
             guard: self.guard(status.as_ref()),
             watchdog: self.watchdog(status.as_ref()),
             postgres: looked.postgres.clone(),
@@ -78,7 +90,12 @@ impl Agent {
     }
 
     async fn read_etcd(&mut self) {
-        match self.client.get_prefix(self.keys.prefix()).await {
+        let asked = clock::now();
+        let read = self.client.get_prefix(self.keys.prefix());
+        // A server that is on its way down does not wait for an etcd that is known to be silent.
+        let limit = if self.hurried && self.silent_since.is_some() { SILENT_LIMIT } else { Duration::MAX };
+        let read = tokio::time::timeout(limit, read).await;
+        match read.unwrap_or_else(|_| Err(still_silent())) {
             Ok(range) => {
                 let read = dcs::read(&self.keys, &range);
                 for (key, why) in &read.unreadable {
@@ -103,7 +120,7 @@ impl Agent {
                 if self.silent_since.is_none() {
                     tracing::warn!(error = %crate::sys::chain(&error), "etcd does not answer");
                 }
-                self.silent_since.get_or_insert_with(clock::now);
+                self.silent_since.get_or_insert(asked);
             }
         }
     }
@@ -274,6 +291,11 @@ pub(super) fn warn_of_tags(config: &AgentConfig) {
     for sentence in tags::contradictions(&config.tags) {
         tracing::warn!("{sentence}");
     }
+}
+
+fn still_silent() -> EtcdError {
+    let limit_ms = u64::try_from(SILENT_LIMIT.as_millis()).unwrap_or(u64::MAX);
+    EtcdError::NoAnswer { limit_ms, tried: "a server is on its way".to_owned() }
 }
 
 /// Reads the settings out of the dynamic configuration, with the file's `postgresql` section over its own.

@@ -21,6 +21,7 @@ pub mod api;
 
 pub mod log;
 mod look;
+pub mod promises;
 pub mod recorder;
 pub mod schedule;
 pub mod shown;
@@ -28,7 +29,7 @@ mod start;
 pub mod state;
 pub mod wake;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -46,20 +47,22 @@ use crate::agent::api::commands::Ask;
 use crate::agent::decide::action::{CallbackEvent, ExitStatus};
 use crate::agent::decide::{Action, Decision, Memory, decide};
 use crate::agent::instance::Instance;
+use crate::agent::lease::deadline::Deadline;
 use crate::agent::lease::gate::Gate;
 use crate::agent::lease::keeper::Keeper;
 use crate::agent::observe::dcs::DcsRead;
 use crate::agent::observe::peers;
 use crate::agent::observe::postgres::{Looked, Observer};
+use crate::agent::promises::{Asker, Promises};
 use crate::agent::recorder::Recorder;
 use crate::agent::schedule::{Scheduled, Turn};
 use crate::agent::shown::Shown;
 use crate::agent::state::State;
 use crate::agent::view::{
-    Deed, Outcome, Peers, ReinitializeRequest, RequestId, RestartRequest, Seen, Tick, Verdict, View,
+    Deed, Outcome, Peers, Promised, ReinitializeRequest, RequestId, RestartRequest, Seen, Tick, Verdict, View,
 };
 use crate::agent::wake::Signals;
-use crate::cluster::UnixMs;
+use crate::cluster::{Lsn, MemberName, UnixMs};
 use crate::contract::config::AgentConfig;
 use crate::contract::keys::Keys;
 use crate::etcd::Client;
@@ -70,6 +73,9 @@ pub use start::{StartError, check_config, run};
 
 /// Looks are at least this far apart, so that a storm of events does not become one of looks.
 const BREATH: Duration = Duration::from_millis(5);
+
+/// A look within this is one that something on its way waits for.
+const HURRY: Duration = Duration::from_secs(1);
 
 /// How the agent ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +127,12 @@ struct Agent {
     /// None: the guard is somebody else's to start.
     guard_program: Option<start::GuardProgram>,
     warned_of_solitude: bool,
+    /// The last decision wants to look again soon.
+    hurried: bool,
+    /// This member's word, and what this leader got of the others'.
+    promises: Promises,
+    lead: Option<Promised>,
+    lead_slots: BTreeMap<String, Lsn>,
     watchdog_told: Option<crate::guard::protocol::WatchdogSettings>,
 }
 
@@ -151,6 +163,7 @@ impl Agent {
                 return ended;
             }
             let (again, _) = decision.look_again;
+            self.hurried = again.since(clock::now()) < HURRY;
             let pause = again.since(clock::now()).min(self.until_scheduled()).max(BREATH);
             tokio::time::sleep(BREATH).await;
             tokio::select! {
@@ -179,6 +192,13 @@ impl Agent {
     async fn one(&mut self, action: &Action, looked: &Looked, ended: &mut Option<Ended>) -> Verdict {
         let particulars = self.particulars(looked);
         let ground = Ground { read: Some(&self.read), particulars: &particulars, config: &self.dynamic };
+        // A promise may have been given since the look.
+        if let Action::TakeLeaderKey { .. } = action
+            && self.settings.failsafe_mode
+            && !self.promises.begin_taking(&self.me)
+        {
+            return Verdict::Fenced;
+        }
         if let Some(verdict) = self.dcs.run(action, &ground).await {
             return verdict;
         }
@@ -204,6 +224,9 @@ impl Agent {
                 }
                 self.peers = Peers { asked: Some(asked), answers };
                 Verdict::Done
+            }
+            Action::AskForPromises { members, slots } => {
+                self.ask_for_promises(members, slots, &particulars).await
             }
             Action::StartJob { job } => {
                 if self.jobs.start(job, &self.instance, &self.read) {
@@ -243,6 +266,41 @@ impl Agent {
                 Verdict::Failed
             }
         }
+    }
+
+    async fn ask_for_promises(
+        &mut self,
+        members: &BTreeSet<MemberName>,
+        slots: &BTreeMap<String, Lsn>,
+        particulars: &Particulars,
+    ) -> Verdict {
+        let address = |name: &MemberName| self.read.failsafe.get(name.as_str()).and_then(Value::as_str);
+        let urls: BTreeMap<MemberName, String> =
+            members.iter().filter_map(|name| Some((name.clone(), address(name)?.to_owned()))).collect();
+        if urls.len() != members.len() {
+            return Verdict::Failed;
+        }
+        let user = self.config.restapi.authentication.as_ref();
+        let asker = Asker {
+            name: self.me.as_str(),
+            conn_url: &particulars.conn_url,
+            api_url: &particulars.api_url,
+            user: user.and_then(|user| Some((user.username.as_str(), user.password.as_ref()?))),
+            tls: &self.tls,
+        };
+        let asked = clock::now();
+        let Some(round) = promises::ask(&urls, slots, self.settings.ttl, &asker).await else {
+            return Verdict::Failed;
+        };
+        let deadline = Deadline::granted(asked, round.lasts, round.lasts);
+        if let Err(error) = self.keeper.promised(deadline, asked).await {
+            tracing::warn!(error = %crate::sys::chain(&error), "the guard did not take the deadline of the promises");
+            return Verdict::Failed;
+        }
+        self.lead = Some(Promised { asked, deadline: deadline.at(), stop_at: deadline.stop_at() });
+        self.lead_slots =
+            round.positions.into_iter().map(|(member, lsn)| (member.slot_name(), lsn)).collect();
+        Verdict::Done
     }
 
     fn answer(&mut self, id: RequestId, done: bool) {
@@ -335,6 +393,12 @@ impl Agent {
             looked_at: view.now,
         };
         self.shown.send_replace(Some(Arc::new(shown)));
+        if self.silent_since.is_none() {
+            self.promises.end_taking();
+            if self.read.snapshot.leader.as_ref().is_some_and(|leader| leader.name == self.me) {
+                self.promises.release();
+            }
+        }
     }
 
     fn particulars(&self, looked: &Looked) -> Particulars {

@@ -100,6 +100,9 @@ impl Window {
         if status.server.is_some_and(|server| server.stopping) || status.stage.is_some() {
             return false;
         }
+        if self.keeper.is_promised() {
+            return true;
+        }
         match self.keeper.lease() {
             Lease::Held { id, stop_at, .. } => {
                 let same = shown.view.dcs.last().and_then(|snapshot| snapshot.leader.as_ref());

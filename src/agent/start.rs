@@ -1,5 +1,6 @@
 //! From a configuration file to a running loop: everything that happens once.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::agent::lease::keeper::Keeper;
 use crate::agent::look::{settings_of, times, warn_of_tags, within_reach};
 use crate::agent::observe::dcs::{self, DcsRead};
 use crate::agent::observe::postgres::{Observer, Probe};
+use crate::agent::promises::{self, Promises};
 use crate::agent::recorder::Recorder;
 use crate::agent::shown::Window;
 use crate::agent::state::{self, State};
@@ -220,7 +222,9 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
     let (shown, window) = watch::channel(None);
     let window = Window { shown: window, keeper: keeper.clone(), gate: gate.clone() };
     let instance = Instance::new(&config, &dynamic);
+    let promises = Promises::load(promises::path(&state_path), settings.ttl);
     let api = Api {
+        promises: promises.clone(),
         scope: config.scope.clone(),
         window,
         commands: Commands { client: client.clone(), keys: keys.clone(), asks },
@@ -257,6 +261,10 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
         state: before.unwrap_or_default(),
         watchdog_told: None,
         warned_of_solitude: false,
+        hurried: false,
+        promises,
+        lead: None,
+        lead_slots: BTreeMap::new(),
         config,
         me,
         instance,

@@ -35,6 +35,8 @@ pub struct View {
     pub dcs: Seen<Snapshot>,
     /// The keeper's verdict on this member's own lease.
     pub lease: Lease,
+    /// What members have promised each other for the time of a silent etcd.
+    pub failsafe: Failsafe,
     /// What the guard says about the gate.
     pub guard: Guard,
     pub watchdog: Watchdog,
@@ -130,8 +132,8 @@ pub struct Snapshot {
     pub failover_revision: Revision,
     pub status: Option<Keyed<Status>>,
     pub history: Option<Keyed<History>>,
-    /// The modification revision of the `failsafe` key. Zero: absent.
-    pub failsafe: Revision,
+    /// The members without whose word nobody leads while etcd is silent.
+    pub failsafe: Option<Keyed<BTreeSet<MemberName>>>,
 }
 
 /// A value with the revision of its last change.
@@ -221,6 +223,35 @@ pub enum Lease {
     Held { id: LeaseId, deadline: Tick, stop_at: Tick },
     /// Dead for ever: D has passed, or etcd said so. The keeper asks for another one.
     Lost { id: LeaseId },
+}
+
+/// Promises between members, which stand in for a lease while etcd is silent.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Failsafe {
+    /// What this leader got in its last round in which all answered.
+    pub lead: Option<Promised>,
+    /// What this member must not do before when.
+    pub promise: Option<Promise>,
+    /// Positions of slots that were told beside etcd.
+    pub slots: BTreeMap<String, Lsn>,
+}
+
+/// A deadline made of the others' promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Promised {
+    /// When the first question of the round was sent.
+    pub asked: Tick,
+    pub deadline: Tick,
+    /// When a primary begins to stop.
+    pub stop_at: Tick,
+}
+
+/// A promise not to take the lock.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Promise {
+    /// To whom; None where an earlier process may have promised, and to whom is not known.
+    pub leader: Option<MemberName>,
+    pub until: Tick,
 }
 
 /// The gate, as the guard reports it.
@@ -582,12 +613,14 @@ pub enum Deed {
     PublishMember,
     WriteStatus,
     WriteHistory,
+    WriteFailsafe,
     WriteInitialize,
     RestoreConfig,
     WriteSync,
     DeleteSync,
     ClearFailover,
     AskPeers,
+    AskForPromises,
     Arm,
     Disarm,
     ReleaseGate,

@@ -11,10 +11,9 @@ pub fn patch(target: &mut Map<String, Value>, changes: &Map<String, Value>) -> b
             Value::Null => changed |= target.shift_remove(key).is_some(),
             Value::Object(inner) => match target.get_mut(key) {
                 Some(Value::Object(existing)) => changed |= patch(existing, inner),
+                // With the nulls in it, which then are values: so permanent slots without attributes may be written.
                 _ => {
-                    let mut fresh = Map::new();
-                    patch(&mut fresh, inner);
-                    target.insert(key.clone(), Value::Object(fresh));
+                    target.insert(key.clone(), value.clone());
                     changed = true;
                 }
             },
@@ -108,6 +107,17 @@ mod tests {
 
         assert!(changed);
         assert_eq!(Value::Object(target), json!({"postgresql": {"parameters": {"a": 1, "b": 3}}}));
+    }
+
+    #[test]
+    fn nulls_in_what_is_new_are_values() {
+        let mut target = map(json!({"ttl": 30}));
+
+        assert!(patch(&mut target, &map(json!({"slots": {"a": null}}))));
+        assert_eq!(Value::Object(target.clone()), json!({"ttl": 30, "slots": {"a": null}}));
+
+        assert!(patch(&mut target, &map(json!({"slots": {"a": null, "b": {"type": "physical"}}}))));
+        assert_eq!(Value::Object(target), json!({"ttl": 30, "slots": {"b": {"type": "physical"}}}));
     }
 
     #[test]

@@ -45,10 +45,16 @@ impl<'a> Request<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     pub status: u16,
+    /// Those that are text, names in lower case.
+    pub headers: Vec<(String, String)>,
     pub body: String,
 }
 
 impl Reply {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
@@ -171,10 +177,16 @@ where
     let question = builder.body(body).map_err(|_| wrong())?;
     let answer = sender.send_request(question).await.map_err(broken)?;
     let status = answer.status().as_u16();
+    let text = |(name, value): (&hyper::header::HeaderName, &hyper::header::HeaderValue)| {
+        Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+    };
+    let headers = answer.headers().iter().filter_map(text).collect();
     let body = Limited::new(answer.into_body(), BODY_MAX_BYTES).collect().await;
     driver.abort();
     match body {
-        Ok(body) => Ok(Reply { status, body: String::from_utf8_lossy(&body.to_bytes()).into_owned() }),
+        Ok(body) => {
+            Ok(Reply { status, headers, body: String::from_utf8_lossy(&body.to_bytes()).into_owned() })
+        }
         Err(error) => Err(match error.downcast::<hyper::Error>() {
             Ok(source) => broken(*source),
             Err(_) => HttpError::TooLong { url: request.url.to_owned() },

@@ -56,6 +56,23 @@ impl World {
             self.look_after(host, after);
             return;
         };
+        if let Action::TakeLeaderKey { .. } = action
+            && self.settings_of(host).failsafe_mode
+        {
+            let tick = self.hosts[host].tick(self.now);
+            let h = &mut self.hosts[host];
+            let bound =
+                h.promise.as_ref().is_some_and(|p| tick < p.until && p.leader.as_ref() != Some(&h.name));
+            let agent = h.agent.as_mut().unwrap();
+            agent.taking |= !bound;
+            if bound {
+                if let Phase::Acting { queue, .. } = &mut agent.phase {
+                    queue.remove(0);
+                }
+                self.acted(host, Deed::TakeLeaderKey, Verdict::Fenced);
+                return;
+            }
+        }
         if is_etcds(action.deed()) {
             let me = self.hosts[host].name.clone();
             let number = self.call(host, Request::Write { me, action: Box::new(action) });
@@ -70,6 +87,15 @@ impl World {
             let asked = self.hosts[host].tick(self.now);
             let process = self.hosts[host].agent.as_ref().unwrap().process;
             self.at(after, Event::Asked { host, process, asked });
+            return;
+        }
+        if let Action::AskForPromises { members, .. } = &action {
+            let mut others = (0..self.hosts.len()).filter(|i| members.contains(&self.hosts[*i].name));
+            let silent = others.any(|i| !self.hosts[i].agent_runs() || !self.network.both_ways(host, i));
+            let after = if silent { 4_000 } else { self.rng.between(2, 20) };
+            let asked = self.hosts[host].tick(self.now);
+            let process = self.hosts[host].agent.as_ref().unwrap().process;
+            self.at(after, Event::Promised { host, process, asked, members: members.clone() });
             return;
         }
         if let Phase::Acting { queue, .. } = &mut self.hosts[host].agent.as_mut().unwrap().phase {
@@ -583,6 +609,7 @@ impl World {
             Some((snapshot, settings)) => {
                 agent.last_read = Some((snapshot.clone(), settings));
                 agent.silent_since = None;
+                agent.taking = false;
                 Seen::Now(snapshot)
             }
             None => {
@@ -620,6 +647,7 @@ impl World {
             settings,
             dcs,
             lease,
+            failsafe: Failsafe { lead: agent.lead, promise: h.promise.clone(), slots: BTreeMap::new() },
             guard,
             watchdog: h.watchdog,
             postgres: self.postgres_facts(host),

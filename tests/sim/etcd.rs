@@ -1,6 +1,6 @@
 //! etcd as far as the agent needs it: one store, revisions, leases, transactions that compare.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use keddah::agent::decide::Action;
 use keddah::agent::view::*;
@@ -42,6 +42,7 @@ pub struct Etcd {
     pub failover: (FailoverRequest, i64),
     pub status: Option<(Status, i64)>,
     pub history: Option<(History, i64)>,
+    pub failsafe: Option<(BTreeSet<MemberName>, i64)>,
     /// Lease → (ttl, the moment it ends), in ms.
     pub leases: BTreeMap<LeaseId, (u64, u64)>,
     next_lease: i64,
@@ -61,6 +62,7 @@ impl Etcd {
             failover: (FailoverRequest::default(), 0),
             status: None,
             history: None,
+            failsafe: None,
             leases: BTreeMap::new(),
             next_lease: 100,
             stalled_until: 0,
@@ -88,7 +90,7 @@ impl Etcd {
             failover_revision: Revision(self.failover.1),
             status: keyed(&self.status),
             history: keyed(&self.history),
-            failsafe: Revision(0),
+            failsafe: keyed(&self.failsafe),
         }
     }
 
@@ -234,6 +236,7 @@ impl Etcd {
                     && compared.sync == Self::rev(&self.sync)
                     && compared.config == Revision(self.config.1)
                     && compared.failover == Revision(self.failover.1)
+                    && compared.failsafe == Self::rev(&self.failsafe)
                     && compared.history == Self::rev(&self.history);
                 if ok {
                     let rev = self.bump();
@@ -294,6 +297,9 @@ impl Etcd {
             Action::WriteHistory { fence, history } => {
                 self.fenced(fence, |etcd, rev| etcd.history = Some((history, rev)))
             }
+            Action::WriteFailsafe { fence, members } => {
+                self.fenced(fence, |etcd, rev| etcd.failsafe = Some((members, rev)))
+            }
             Action::WriteInitialize { fence, seen, system_id } => {
                 seen == Self::rev(&self.initialize)
                     && self
@@ -350,6 +356,7 @@ pub fn is_etcds(deed: Deed) -> bool {
             | PublishMember
             | WriteStatus
             | WriteHistory
+            | WriteFailsafe
             | WriteInitialize
             | RestoreConfig
             | WriteSync

@@ -62,6 +62,7 @@ impl World {
                 h.up = false;
                 h.frozen = false;
                 h.gate = Gate::Closed;
+                h.promise = None;
                 h.postgres.die(false);
                 h.postgres.process = Process::Stopped;
             }

@@ -42,6 +42,9 @@ pub struct Agent {
     pub peers: Peers,
     pub keeper: Keeper,
     pub requests: Requests,
+    pub lead: Option<Promised>,
+    /// A transaction that takes the lock may be under way, or its outcome has not been read back.
+    pub taking: bool,
     pub last_reason: String,
     pub looked_at: u64,
 }
@@ -91,6 +94,8 @@ pub struct Host {
     pub watchdog: Watchdog,
     pub answered: BTreeMap<RequestId, bool>,
     pub exits: u32,
+    /// On disk; None: no process has ever written one in this boot.
+    pub promise: Option<Promise>,
 }
 
 impl Host {
@@ -110,6 +115,7 @@ impl Host {
             watchdog: Watchdog::NotRequired,
             answered: BTreeMap::new(),
             exits: 0,
+            promise: None,
         }
     }
 

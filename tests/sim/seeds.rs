@@ -39,6 +39,7 @@ fn settings(rng: &mut Rng) -> Settings {
             SyncMode::Quorum,
             SyncMode::QuorumStrict,
         ][rng.below(6)],
+        failsafe_mode: rng.once_in(3),
         synchronous_node_count: 1 + rng.below(2),
         primary_start_timeout: Duration::from_secs([0, 10, 300][rng.below(3)]),
         use_pg_rewind: !rng.once_in(4),

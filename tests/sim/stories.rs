@@ -56,6 +56,7 @@ fn new_world(words: &[&str]) -> World {
             "retry_timeout" => settings.retry_timeout = time(),
             "primary_start_timeout" => settings.primary_start_timeout = time(),
             "primary_race_backoff" => settings.primary_race_backoff = time(),
+            "failsafe" => settings.failsafe_mode = value == "yes",
             "sync" => settings.synchronous_mode = value.parse::<SyncMode>().unwrap(),
             "sync_nodes" => settings.synchronous_node_count = value.parse().unwrap(),
             "rewind" => settings.use_pg_rewind = value == "yes",

@@ -56,6 +56,13 @@ pub enum Event {
         process: u64,
         asked: Tick,
     },
+    /// The members have been asked for their promises.
+    Promised {
+        host: usize,
+        process: u64,
+        asked: Tick,
+        members: BTreeSet<MemberName>,
+    },
     Keeper {
         host: usize,
         process: u64,
@@ -193,6 +200,10 @@ impl World {
                 let event = Event::Asked { host, process, asked };
                 self.when_process(host, process, event, |world| world.asked(host, asked));
             }
+            Event::Promised { host, process, asked, members } => {
+                let event = Event::Promised { host, process, asked, members: members.clone() };
+                self.when_process(host, process, event, |world| world.promised(host, asked, &members));
+            }
             Event::Keeper { host, process } => {
                 self.when_process(host, process, Event::Keeper { host, process }, |world| world.keep(host));
             }
@@ -269,11 +280,17 @@ impl World {
             peers: Peers::default(),
             keeper,
             requests: Requests::default(),
+            lead: None,
+            taking: false,
             last_reason: String::new(),
             looked_at: self.now,
         });
         // The jobs of an agent end with it.
         h.job = None;
+        let ttl = self.etcd.config.0.ttl;
+        let h = &mut self.hosts[host];
+        let free = h.tick(self.now) + ttl;
+        h.promise.get_or_insert(Promise { leader: None, until: free });
         self.at(0, Event::Keeper { host, process });
         self.look_after(host, 20);
     }
@@ -504,6 +521,49 @@ impl World {
             queue.remove(0);
         }
         self.acted(host, Deed::AskPeers, Verdict::Done);
+    }
+
+    /// Everybody reached promises, unless it leads or may just be taking the lock; all must, for the round to count.
+    fn promised(&mut self, host: usize, asked: Tick, members: &BTreeSet<MemberName>) {
+        let leader = self.hosts[host].name.clone();
+        let mut all = true;
+        let ttl = self.settings_of(host).ttl;
+        for peer in 0..self.hosts.len() {
+            if !members.contains(&self.hosts[peer].name) {
+                continue;
+            }
+            let reached = self.hosts[peer].agent_runs() && self.network.both_ways(host, peer);
+            let h = &self.hosts[peer];
+            let leads = h.postgres.may_become_writable()
+                || h.agent.as_ref().is_some_and(|agent| agent.taking)
+                || h.agent.as_ref().and_then(|agent| agent.last_read.as_ref()).is_some_and(
+                    |(snapshot, _)| snapshot.leader.as_ref().is_some_and(|key| key.name == h.name),
+                );
+            if !reached || leads {
+                all = false;
+                continue;
+            }
+            let until = h.tick(self.now) + ttl;
+            self.hosts[peer].promise = Some(Promise { leader: Some(leader.clone()), until });
+        }
+        let deadline = Deadline::granted(asked, ttl, ttl);
+        let tick = self.hosts[host].tick(self.now);
+        let h = &mut self.hosts[host];
+        let mut verdict = Verdict::Failed;
+        if let Gate::Armed { fence, deadline: before } = h.gate
+            && all
+            && before.allows_writing(tick)
+        {
+            h.gate = Gate::Armed { fence, deadline };
+            h.agent.as_mut().unwrap().lead =
+                Some(Promised { asked, deadline: deadline.at(), stop_at: deadline.stop_at() });
+            self.watch_deadline(host, deadline);
+            verdict = Verdict::Done;
+        }
+        if let Phase::Acting { queue, .. } = &mut self.hosts[host].agent.as_mut().unwrap().phase {
+            queue.remove(0);
+        }
+        self.acted(host, Deed::AskForPromises, verdict);
     }
 
     // ── keepers ──

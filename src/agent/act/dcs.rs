@@ -107,6 +107,20 @@ impl DcsActor {
                 let text = history::to_text(&self.history(history, known));
                 self.fenced(*fence).then(Write::put(self.keys.history(), text))
             }
+            Action::WriteFailsafe { fence, members } => {
+                let documents = ground.read.map(|read| &read.documents);
+                let address = |name: &MemberName| {
+                    if *name == self.me {
+                        return Some(ground.particulars.api_url.clone());
+                    }
+                    documents?.get(name)?.api_url().map(str::to_owned)
+                };
+                let set: Map<String, Value> = members
+                    .iter()
+                    .filter_map(|name| Some((name.as_str().to_owned(), address(name)?.into())))
+                    .collect();
+                self.fenced(*fence).then(Write::put(self.keys.failsafe(), Value::Object(set).to_string()))
+            }
             Action::WriteInitialize { fence, seen, system_id } => {
                 let key = self.keys.initialize();
                 self.fenced(*fence)

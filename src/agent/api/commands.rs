@@ -49,15 +49,16 @@ pub struct Answer {
     pub status: u16,
     pub body: String,
     pub json: bool,
+    pub headers: Vec<(&'static str, String)>,
 }
 
 impl Answer {
     pub fn text(status: u16, body: impl Into<String>) -> Answer {
-        Answer { status, body: body.into(), json: false }
+        Answer { status, body: body.into(), json: false, headers: Vec::new() }
     }
 
     pub fn json(status: u16, body: Value) -> Answer {
-        Answer { status, body: body.to_string(), json: true }
+        Answer { status, body: body.to_string(), json: true, headers: Vec::new() }
     }
 }
 

@@ -53,6 +53,17 @@ fn is_quorum(shown: &Shown) -> bool {
     shown.view.settings.synchronous_mode.is_quorum()
 }
 
+/// Tells whether promises stand in for the lock: this member's to a leader, or the others' to this one.
+fn is_failsafe_active(shown: &Shown) -> bool {
+    let failsafe = &shown.view.failsafe;
+    let leads = failsafe.lead.is_some_and(|lead| shown.view.now < lead.deadline);
+    let follows = failsafe
+        .promise
+        .as_ref()
+        .is_some_and(|promise| promise.leader.is_some() && shown.view.now < promise.until);
+    shown.view.settings.failsafe_mode && !shown.dcs_is_known() && (leads || follows)
+}
+
 fn replication_state(shown: &Shown) -> Option<ReplicationState> {
     match shown.running()? {
         Running::Replica(facts) if facts.streaming => Some(ReplicationState::Streaming),
@@ -116,6 +127,9 @@ pub fn patroni(shown: &Shown) -> Map<String, Value> {
     }
     if shown.is_unlocked() {
         set("cluster_unlocked", true.into());
+    }
+    if is_failsafe_active(shown) {
+        set("failsafe_mode_is_active", true.into());
     }
     set("dcs_last_seen", shown.dcs_last_seen.into());
     if !shown.tags.is_empty() {
@@ -269,7 +283,7 @@ pub fn metrics(scope: &str, shown: &Shown, moment: Moment) -> String {
             "patroni_failsafe_mode_is_active",
             "Value is 1 if failsafe mode is active, 0 if inactive.",
             "gauge",
-            "0".to_owned(),
+            flag(is_failsafe_active(shown)).to_string(),
         ),
         (
             "patroni_postgres_timeline",

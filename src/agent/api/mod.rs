@@ -25,7 +25,10 @@ use crate::agent::api::access::{Access, Asker};
 use crate::agent::api::commands::{Answer, Commands};
 use crate::agent::api::documents::Moment;
 use crate::agent::observe::postgres::Probe;
+use crate::agent::promises::{self, PromiseError, Promises};
 use crate::agent::shown::{Shown, Window};
+use crate::agent::view::Running;
+use crate::cluster::Lsn;
 use crate::contract::requests::Kind;
 use crate::sys::clock;
 
@@ -45,6 +48,7 @@ pub struct Api {
     pub commands: Commands,
     pub access: watch::Receiver<Arc<Access>>,
     pub probe: Probe,
+    pub promises: Promises,
 }
 
 fn respond(answer: &Answer, extra: &[(HeaderName, HeaderValue)]) -> Response<Full<Bytes>> {
@@ -52,6 +56,9 @@ fn respond(answer: &Answer, extra: &[(HeaderName, HeaderValue)]) -> Response<Ful
     let mut builder = Response::builder().status(answer.status).header(header::CONTENT_TYPE, kind);
     if answer.status == 401 {
         builder = builder.header(header::WWW_AUTHENTICATE, "Basic realm=\"keddah\"");
+    }
+    for (name, value) in &answer.headers {
+        builder = builder.header(*name, value);
     }
     for (name, value) in extra {
         builder = builder.header(name, value);
@@ -131,12 +138,16 @@ impl Api {
             "/cluster" => self.cluster().await,
             "/history" => match self.commands.read().await {
                 Ok(read) => {
-                    Answer { status: 200, body: crate::contract::history::to_text(&read.history), json: true }
+                    let body = crate::contract::history::to_text(&read.history);
+                    Answer { json: true, ..Answer::text(200, body) }
                 }
                 Err(error) => Answer::text(503, crate::sys::chain(&error)),
             },
             "/config" => self.commands.config().await,
             "/metrics" => Answer::text(200, documents::metrics(&self.scope, &shown, self.moment(&shown))),
+            "/failsafe" if shown.view.settings.failsafe_mode => {
+                Answer::json(200, Value::Object(shown.read.failsafe.clone()))
+            }
             "/failsafe" => Answer::text(502, "failsafe mode is off"),
             path => {
                 let moment = self.moment(&shown);
@@ -161,6 +172,36 @@ impl Api {
             }
             Err(error) => Answer::text(503, crate::sys::chain(&error)),
         }
+    }
+
+    /// `POST /failsafe`: a leader that etcd does not answer asks this member not to take the lock.
+    fn promise(&self, body: &Map<String, Value>) -> Answer {
+        let Some(shown) = self.window.look() else {
+            return Answer::text(503, "the agent is starting");
+        };
+        if !shown.view.settings.failsafe_mode {
+            return Answer::text(502, "failsafe mode is off");
+        }
+        let leader = body.get("name").and_then(Value::as_str).and_then(|name| name.parse().ok());
+        let Some(leader) = leader else {
+            return Answer::text(400, "`name` must be that of the leader");
+        };
+        let leads = shown.leader() == Some(&shown.view.me);
+        let replica = match shown.running() {
+            Some(Running::Primary(_)) => return Answer::text(500, PromiseError::Leading.to_string()),
+            _ if leads => return Answer::text(500, PromiseError::Leading.to_string()),
+            Some(Running::Replica(facts)) => Some(facts),
+            None => None,
+        };
+        let slots = body.get("slots").and_then(Value::as_object).into_iter().flatten();
+        let slots = slots.filter_map(|(name, lsn)| Some((name.clone(), Lsn(lsn.as_u64()?)))).collect();
+        let ttl = shown.view.settings.ttl;
+        if let Err(error) = self.promises.give(leader, slots, ttl) {
+            return Answer::text(500, error.to_string());
+        }
+        let mut headers = vec![(promises::PROMISE, ttl.as_millis().to_string())];
+        headers.extend(replica.map(|facts| (promises::LSN, facts.lsn().0.to_string())));
+        Answer { headers, ..Answer::text(200, promises::ACCEPTED) }
     }
 
     async fn refusal(&self, asker: Asker, headers: &HeaderMap) -> Option<Answer> {
@@ -188,6 +229,7 @@ impl Api {
         match (method, path) {
             (&Method::PATCH, "/config") => commands.patch_config(&body).await,
             (&Method::PUT, "/config") => commands.put_config(&body).await,
+            (&Method::POST, "/failsafe") => self.promise(&body),
             (&Method::POST, "/reload") => commands.reload().await,
             (&Method::POST, "/switchover") => commands.failover(Kind::Switchover, &body).await,
             (&Method::POST, "/failover") => commands.failover(Kind::Failover, &body).await,

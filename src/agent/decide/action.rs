@@ -80,6 +80,11 @@ pub enum Action {
         fence: Fence,
         history: History,
     },
+    /// Fenced put of `failsafe`: these members with their addresses.
+    WriteFailsafe {
+        fence: Fence,
+        members: BTreeSet<MemberName>,
+    },
     /// Fenced put of `initialize`, if it is absent or still as seen.
     WriteInitialize {
         fence: Fence,
@@ -111,6 +116,13 @@ pub enum Action {
     /// Ask all members of the snapshot, and `also`, for their state, in parallel, each with 150 ms at most.
     AskPeers {
         also: BTreeSet<MemberName>,
+    },
+
+    /// Ask these members not to take the lock, telling them the positions of the own slots; the guard gets the deadline
+    /// that their promises make. Fails unless all of them promise.
+    AskForPromises {
+        members: BTreeSet<MemberName>,
+        slots: BTreeMap<String, Lsn>,
     },
 
     // ── the gate ──
@@ -255,12 +267,14 @@ impl Action {
             Action::PublishMember { .. } => Deed::PublishMember,
             Action::WriteStatus { .. } => Deed::WriteStatus,
             Action::WriteHistory { .. } => Deed::WriteHistory,
+            Action::WriteFailsafe { .. } => Deed::WriteFailsafe,
             Action::WriteInitialize { .. } => Deed::WriteInitialize,
             Action::RestoreConfig { .. } => Deed::RestoreConfig,
             Action::WriteSync { .. } => Deed::WriteSync,
             Action::DeleteSync { .. } => Deed::DeleteSync,
             Action::ClearFailover { .. } => Deed::ClearFailover,
             Action::AskPeers { .. } => Deed::AskPeers,
+            Action::AskForPromises { .. } => Deed::AskForPromises,
             Action::Arm { .. } => Deed::Arm,
             Action::Disarm => Deed::Disarm,
             Action::ReleaseGate => Deed::ReleaseGate,

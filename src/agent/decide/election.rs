@@ -12,7 +12,7 @@ use super::action::Compared;
 use super::draft::{Choice, Draft, Wake, living_lease};
 use super::memory::RacePosition;
 use super::situation::{Server, Situation, Was};
-use super::{Action, Reason, Why, bootstrap, replica, stopping, sync};
+use super::{Action, Reason, Why, bootstrap, failsafe, replica, stopping, sync};
 
 /// How long each member with precedence among equals gets, so that one transaction decides.
 const TURN: Duration = Duration::from_millis(50);
@@ -188,7 +188,7 @@ pub(super) fn take(
         sync: revision(snapshot.sync.as_ref().map(|keyed| keyed.mod_revision)),
         config: snapshot.config,
         failover: snapshot.failover_revision,
-        failsafe: snapshot.failsafe,
+        failsafe: revision(snapshot.failsafe.as_ref().map(|keyed| keyed.mod_revision)),
         history: revision(snapshot.history.as_ref().map(|keyed| keyed.mod_revision)),
     };
     let sync = sync::set_of(s, &s.view.me);
@@ -229,6 +229,9 @@ fn not_eligible(
     }
     if s.view.watchdog == Watchdog::Unusable {
         return Some((Reason::WatchdogUnusable, Wake::Loop));
+    }
+    if let Some(choice) = failsafe::forbids(s, snapshot) {
+        return Some(choice);
     }
     if let Some(known) = s.known_timeline(&draft.memory).filter(|known| *known > facts.timeline) {
         return Some((Reason::OldTimeline { mine: facts.timeline, known }, Wake::Loop));

@@ -9,7 +9,7 @@ use crate::cluster::{History, Lsn, SyncState};
 use super::draft::{Choice, Draft, Wake, successors};
 use super::memory::GivingUp;
 use super::situation::{Server, Situation, Was};
-use super::{Action, Reason, Why, bootstrap, replica, slots, stopping, switchover, sync};
+use super::{Action, Reason, Why, bootstrap, failsafe, replica, slots, stopping, switchover, sync};
 
 /// How often a server is started under the lock before the lock goes to another member.
 const STARTS_UNDER_LOCK: u32 = 2;
@@ -102,6 +102,7 @@ fn down(s: &Situation<'_>, fence: Fence, control: &Control, crashed: bool, draft
             GivingUp::BootstrapFailed => Reason::InitializeFailed,
             GivingUp::StartTookTooLong => Reason::StartTookTooLong,
             GivingUp::PromotionTookTooLong => Reason::PromotionTookTooLong,
+            GivingUp::NotAllPromised => Reason::NotAllPromised,
         };
         return (reason, Wake::After);
     }
@@ -274,6 +275,9 @@ fn keys(s: &Situation<'_>, fence: Fence, facts: &PrimaryFacts, draft: &mut Draft
     };
     if present.is_none_or(|present| !same_branches(present, &wanted)) {
         draft.act(Action::WriteHistory { fence, history: wanted });
+    }
+    if let Some(members) = failsafe::members(s, snapshot) {
+        draft.act(Action::WriteFailsafe { fence, members });
     }
     let status = slots::status(s, snapshot, facts, draft);
     let due =

@@ -33,7 +33,7 @@ pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Option<Choice> {
             (Reason::ShuttingDown, Wake::Progress)
         }
         Server::NoData | Server::Unfinished | Server::Unreadable | Server::Down { .. } => {
-            // Nothing here can write: the watchdog may be left alone by the guard.
+            // Nothing here can write: the watchdog may be left alone by the guard, and the lease serve this member again.
             if matches!(s.view.guard, Guard::Armed { .. } | Guard::Released) {
                 draft.act(Action::Disarm);
             }

@@ -83,6 +83,8 @@ pub enum GivingUp {
     PromotionTookTooLong,
     /// The roles of a new cluster could not be made.
     BootstrapFailed,
+    /// In failsafe mode some member did not promise to leave the lock alone.
+    NotAllPromised,
 }
 
 /// A change of `synchronous_standby_names`.

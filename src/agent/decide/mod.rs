@@ -15,6 +15,7 @@ mod agreement;
 mod bootstrap;
 mod draft;
 mod election;
+mod failsafe;
 mod leader;
 mod leaving;
 mod pause;
@@ -92,6 +93,9 @@ fn choose(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
         return silence::rule(s, draft);
     }
     let paused = s.view.settings.pause;
+    if let Some(choice) = failsafe::regain(s, draft) {
+        return choice;
+    }
     if !paused && let Some(choice) = must_not_write(s, draft) {
         return choice;
     }

@@ -175,6 +175,10 @@ reasons! {
     NotInSyncSet => "I am not in the synchronous set and may lack acknowledged commits";
     /// In quorum mode too few of the synchronous standbys have answered that this member is as far as they are.
     VotesMissing { votes: u32, needed: u32 } => "I have {votes} of the {needed} votes that prove me to have every acknowledged commit";
+    /// This member has promised a leader without etcd not to take the lock, or may have done so before it started.
+    HasPromised { until: Tick } => "I have promised not to take the lock before {until}";
+    /// Members that the last leader did not know never stand in failsafe mode.
+    NotInFailsafe => "the failsafe set does not name me; I do not stand";
     /// A named candidate has precedence.
     WaitingForNamedCandidate { candidate: MemberName } => "the failover asks for {candidate}";
     /// This member has no lease to take the lock with.
@@ -215,6 +219,15 @@ reasons! {
     EtcdSilentFollowing => "etcd does not answer; I change nothing";
     /// etcd does not answer and the server is stopped: it is started read-only.
     EtcdSilentStarting => "etcd does not answer; I start Postgres read-only";
+
+    /// etcd does not answer, and all members of `/failsafe` have promised not to take the lock meanwhile.
+    FailsafeLeading { deadline: Tick } => "etcd does not answer; all members have promised not to take the lock, I lead until {deadline}";
+    /// The others are asked not to take the lock while etcd does not answer.
+    AskingForPromises => "etcd does not answer; I ask all members not to take the lock meanwhile";
+    /// etcd does not answer and not every member promised: the server is stopped before somebody else leads.
+    NotAllPromised => "etcd does not answer and not all members have promised not to take the lock; I stop Postgres";
+    /// etcd answers again and the lock has ended meanwhile: under the others' promises the primary takes it anew.
+    RegainingLock => "etcd answers again and nobody leads; I take the lock that was mine";
 
     // ── a job is under way ──
     /// A job runs; everything else waits for it.

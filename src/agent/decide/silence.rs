@@ -1,10 +1,10 @@
 //! What a member does while etcd does not answer: a primary goes on until its lease may end, a replica changes nothing.
 
-use crate::agent::view::{Guard, StopMode, Upstream};
+use crate::agent::view::{Guard, Started, StopMode, Upstream};
 
 use super::draft::{Choice, Draft, Wake};
 use super::situation::{LeaseWord, Server, Situation, Was};
-use super::{Action, Reason, Why, stopping};
+use super::{Action, Reason, Why, failsafe, slots, stopping};
 
 pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
     if s.server.may_write() || draft.memory.promoting_since.is_some() {
@@ -23,7 +23,11 @@ pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
             }
             draft.start_replica(Upstream::Nobody, Reason::EtcdSilentStarting)
         }
-        Server::Replica(_) | Server::Primary(_) | Server::Starting { .. } | Server::Unresponsive { .. } => {
+        Server::Replica(facts) => {
+            slots::in_silence(s, &facts.slots, Started::Replica, Some(facts.replayed), draft);
+            (Reason::EtcdSilentFollowing, Wake::Loop)
+        }
+        Server::Primary(_) | Server::Starting { .. } | Server::Unresponsive { .. } => {
             (Reason::EtcdSilentFollowing, Wake::Loop)
         }
     }
@@ -32,6 +36,9 @@ pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
 fn writing(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
     if s.view.settings.pause && s.view.guard == Guard::Released {
         return (Reason::PausedIdle, Wake::Loop);
+    }
+    if let Some(choice) = failsafe::lead(s, draft) {
+        return choice;
     }
     match (s.lease, s.view.guard) {
         (LeaseWord::Safe { deadline, stop_at, .. }, _) => {

@@ -67,6 +67,55 @@ pub(super) fn of_replica(
     Some((Reason::CopyingSlots { leader: leader.clone() }, Wake::Progress))
 }
 
+/// Moves slots on while etcd is silent, by what members tell each other; makes and drops none.
+pub(super) fn in_silence(
+    s: &Situation<'_>,
+    found: &BTreeMap<String, Slot>,
+    role: Started,
+    replayed: Option<Lsn>,
+    draft: &mut Draft<'_>,
+) {
+    let told = &s.view.failsafe.slots;
+    let Some(last) = s.view.dcs.last().filter(|_| !told.is_empty() && s.view.settings.use_slots) else {
+        return;
+    };
+    let mut snapshot = last.clone();
+    if let Some(status) = &mut snapshot.status {
+        for (name, lsn) in told {
+            let at = status.value.slots.entry(name.clone()).or_default();
+            *at = (*at).max(*lsn);
+        }
+    }
+    let wanted = wanted(s, &snapshot, role);
+    let advance: BTreeMap<String, (SlotKind, Lsn)> = found
+        .iter()
+        .filter_map(|(name, slot)| {
+            let wanted = wanted.get(name).filter(|wanted| !spoilt(slot, wanted, false))?;
+            Some((name.clone(), (slot.kind.clone(), ahead(slot, wanted, role, replayed)?)))
+        })
+        .collect();
+    if !advance.is_empty() {
+        draft.act(Action::KeepSlots { create: BTreeMap::new(), drop: BTreeSet::new(), advance });
+    }
+}
+
+/// Returns the positions of a leader's slots, as the others are told them while etcd is silent.
+pub(super) fn positions(
+    s: &Situation<'_>,
+    snapshot: &Snapshot,
+    facts: &PrimaryFacts,
+) -> BTreeMap<String, Lsn> {
+    let wanted = wanted(s, snapshot, Started::Primary);
+    let mut slots: BTreeMap<String, Lsn> = facts
+        .slots
+        .iter()
+        .filter(|(name, slot)| wanted.get(*name).is_some_and(|wanted| wanted.kind == slot.kind))
+        .filter_map(|(name, slot)| Some((name.clone(), slot.lsn?)))
+        .collect();
+    slots.insert(s.view.me.slot_name(), facts.lsn);
+    slots
+}
+
 fn keep(
     s: &Situation<'_>,
     found: &BTreeMap<String, Slot>,
@@ -235,20 +284,12 @@ pub(super) fn status(
     facts: &PrimaryFacts,
     draft: &mut Draft<'_>,
 ) -> Status {
-    let own = s.view.me.slot_name();
-    let wanted = wanted(s, snapshot, Started::Primary);
-    let mut slots: BTreeMap<String, Lsn> = facts
-        .slots
-        .iter()
-        .filter(|(name, slot)| wanted.get(*name).is_some_and(|wanted| wanted.kind == slot.kind))
-        .filter_map(|(name, slot)| Some((name.clone(), slot.lsn?)))
-        .collect();
+    let mut slots = positions(s, snapshot, facts);
     let ttl = s.view.settings.member_slots_ttl;
     if ttl.is_zero() || !s.view.settings.use_slots {
         slots.retain(|name, _| s.view.settings.permanent_slots.contains_key(name));
         return Status { optime: Some(facts.lsn), slots, retain_slots: BTreeSet::new() };
     }
-    slots.insert(own, facts.lsn);
     let before = snapshot.status.iter().flat_map(|keyed| &keyed.value.retain_slots);
     let mut seen: BTreeMap<String, Tick> = before.map(|slot| (slot.clone(), s.now())).collect();
     seen.extend(std::mem::take(&mut draft.memory.members_seen));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::agent::lease::confidence::Confidence;
-use crate::agent::lease::deadline::{Deadline, Margins, Period};
+use crate::agent::lease::deadline::{Deadline, Period};
 use crate::agent::lease::gate::Gate;
 use crate::agent::view::{Fence, Lease, LeaseId};
 use crate::etcd::{Client, EtcdError};
@@ -57,6 +57,7 @@ enum Command {
 #[derive(Debug, Clone)]
 pub struct Keeper {
     shared: Arc<Shared>,
+    gate: Gate,
     commands: mpsc::Sender<Command>,
 }
 
@@ -77,6 +78,8 @@ struct Shared {
     times: Mutex<Times>,
     /// The fence that the guard was last armed under; None: disarmed or released.
     armed: Mutex<Option<Fence>>,
+    /// The deadline that the other members' promises make, in failsafe mode.
+    promised: Mutex<Option<Deadline>>,
     confidence: Confidence,
     wake: Arc<Notify>,
     nudge: Notify,
@@ -100,6 +103,10 @@ impl Shared {
 
     fn times(&self) -> Times {
         *self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn promised(&self) -> Option<Deadline> {
+        *self.promised.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set_armed(&self, fence: Option<Fence>) {
@@ -133,14 +140,22 @@ impl Keeper {
             lease: Mutex::new(Lease::None),
             times: Mutex::new(times),
             armed: Mutex::new(None),
+            promised: Mutex::new(None),
             confidence: Confidence::default(),
             wake,
             nudge: Notify::new(),
         });
         shared.confidence.certify(clock::now());
-        let task = Task { client, gate, shared: shared.clone(), inbox, held: None, unacknowledged: false };
+        let task = Task {
+            client,
+            gate: gate.clone(),
+            shared: shared.clone(),
+            inbox,
+            held: None,
+            unacknowledged: false,
+        };
         tokio::spawn(task.run(adopted));
-        Keeper { shared, commands }
+        Keeper { shared, gate, commands }
     }
 
     /// Returns the verdict on the lease as of this moment.
@@ -156,6 +171,27 @@ impl Keeper {
     /// Returns the fence that the guard was last armed under.
     pub fn armed(&self) -> Option<Fence> {
         self.shared.armed()
+    }
+
+    /// Gives the guard a deadline that rests on promises in place of the lease: `asked` is when the first of them was
+    /// asked for. A lease that ends meanwhile takes nothing from it.
+    ///
+    /// # Errors
+    /// The guard is not armed, or does not take it.
+    pub async fn promised(&self, deadline: Deadline, asked: Tick) -> Result<(), KeeperError> {
+        let fence = self.shared.armed().ok_or(KeeperError::NoLease)?;
+        // The guard may hold a later deadline of the lease; this one is as good and its own.
+        self.gate
+            .ask(arm_request(deadline, fence.lease, asked), ARM_LIMIT)
+            .await
+            .map_err(KeeperError::Guard)?;
+        *self.shared.promised.lock().unwrap_or_else(PoisonError::into_inner) = Some(deadline);
+        Ok(())
+    }
+
+    /// Tells whether promises let this leader write at this moment.
+    pub fn is_promised(&self) -> bool {
+        self.shared.promised().is_some_and(|deadline| deadline.allows_writing(clock::now()))
     }
 
     /// Issues a certificate of confidence.
@@ -212,6 +248,20 @@ impl Keeper {
         let (answer, done) = oneshot::channel();
         self.commands.send(make(answer)).await.map_err(|_| KeeperError::Ended)?;
         done.await.map_err(|_| KeeperError::Ended)?
+    }
+}
+
+fn arm_request(deadline: Deadline, lease: LeaseId, sent: Tick) -> protocol::Request {
+    let millis = |from: Tick| u64::try_from(deadline.at().since(from).as_millis()).unwrap_or(u64::MAX);
+    protocol::Request::Arm {
+        deadline: deadline.at(),
+        margins: protocol::Margins {
+            fast_ms: millis(deadline.stop_at()),
+            immediate_ms: millis(deadline.immediate_at()),
+            kill_ms: millis(deadline.kill_at()),
+        },
+        lease: lease.0,
+        sent,
     }
 }
 
@@ -302,7 +352,8 @@ impl Task {
                 Some(deadline) => {
                     let held = Held { deadline, sent: renewal.sent, ..held };
                     self.hold(held);
-                    if self.shared.armed().is_some() {
+                    // Under promises the guard may still be armed for a lease that has ended.
+                    if self.shared.armed().is_some_and(|fence| fence.lease == held.id) {
                         self.tell_guard(held).await;
                     }
                     Ok(held.id)
@@ -326,6 +377,7 @@ impl Task {
             Ok(()) => true,
             Err(error) => {
                 tracing::warn!(error = %crate::sys::chain(&error), "the guard did not take the deadline");
+                self.obey_guard(held.id, &error).await;
                 false
             }
         }
@@ -333,18 +385,7 @@ impl Task {
 
     async fn arm_guard(&mut self, held: Held) -> Result<(), KeeperError> {
         self.unacknowledged = true;
-        let margins = Margins::of(held.asked);
-        let millis = |margin: Duration| u64::try_from(margin.as_millis()).unwrap_or(u64::MAX);
-        let request = protocol::Request::Arm {
-            deadline: held.deadline.at(),
-            margins: protocol::Margins {
-                fast_ms: millis(margins.fast),
-                immediate_ms: millis(margins.immediate),
-                kill_ms: millis(margins.kill),
-            },
-            lease: held.id.0,
-            sent: held.sent,
-        };
+        let request = arm_request(held.deadline, held.id, held.sent);
         self.gate.ask(request, ARM_LIMIT).await.map_err(KeeperError::Guard)?;
         self.unacknowledged = false;
         Ok(())
@@ -364,7 +405,9 @@ impl Task {
         tracing::warn!(lease = %id, "the lease is lost");
         self.held = None;
         self.unacknowledged = false;
-        self.shared.set_armed(None);
+        if !self.shared.promised().is_some_and(|deadline| !deadline.has_passed(clock::now())) {
+            self.shared.set_armed(None);
+        }
         self.shared.set(Lease::Lost { id });
     }
 
@@ -444,8 +487,22 @@ impl Task {
         let held = held.ok_or(KeeperError::NoLease)?;
         let hold = protocol::Hold { lease: fence.lease.0, create_revision: fence.create_revision.0 };
         self.gate.hold(Some(hold)).await.map_err(KeeperError::Guard)?;
-        self.arm_guard(held).await?;
+        if let Err(error) = self.arm_guard(held).await {
+            self.obey_guard(held.id, &error).await;
+            return Err(error);
+        }
         self.shared.set_armed(Some(fence));
         Ok(())
+    }
+
+    /// A lease that has died by the guard's clock opens the gate never again, though etcd may know it as alive: a
+    /// process before this one led under it and then only kept it. Another one is asked for.
+    async fn obey_guard(&mut self, lease: LeaseId, error: &KeeperError) {
+        if let KeeperError::Guard(error) = error
+            && let Some(protocol::Refusal::LeaseDead { .. }) = error.refusal()
+        {
+            let _ = self.client.lease_revoke(lease.0).await;
+            self.lose(lease);
+        }
     }
 }

@@ -27,6 +27,8 @@ pub struct DcsRead {
     /// The dynamic configuration; None: the key is absent or no JSON object.
     pub config: Option<Map<String, Value>>,
     pub history: Vec<HistoryLine>,
+    /// The members of the failsafe set with their addresses.
+    pub failsafe: Map<String, Value>,
     /// Keys whose value cannot be read, with the reason. Their content counts as absent, their revision as seen.
     pub unreadable: Vec<(String, String)>,
 }
@@ -109,7 +111,13 @@ impl DcsRead {
                 self.history = lines;
                 snapshot.history = Some(Keyed { value, mod_revision });
             }
-            Key::Failsafe => snapshot.failsafe = mod_revision,
+            Key::Failsafe => {
+                let value = serde_json::from_str::<Map<String, Value>>(&kv.value);
+                self.failsafe = value.as_ref().ok().cloned().unwrap_or_default();
+                let members = self.failsafe.keys().filter_map(|name| name.parse().ok()).collect();
+                snapshot.failsafe = Some(Keyed { value: members, mod_revision });
+                value.map_err(text)?;
+            }
             Key::Reasons(_) | Key::Other => {}
         }
         Ok(())
