@@ -140,7 +140,9 @@ impl Promises {
             let ended = Promise { until: now, ..promise };
             match save(&self.path, &ended) {
                 Ok(()) => inner.promise = Some(ended),
-                Err(error) => tracing::warn!(error = %crate::sys::chain(&error), "a promise that has ended stays written"),
+                Err(error) => {
+                    tracing::warn!(error = %crate::sys::chain(&error), "a promise that has ended stays written");
+                }
             }
         }
     }

@@ -405,7 +405,7 @@ impl Task {
         tracing::warn!(lease = %id, "the lease is lost");
         self.held = None;
         self.unacknowledged = false;
-        if !self.shared.promised().is_some_and(|deadline| !deadline.has_passed(clock::now())) {
+        if self.shared.promised().is_none_or(|deadline| deadline.has_passed(clock::now())) {
             self.shared.set_armed(None);
         }
         self.shared.set(Lease::Lost { id });
