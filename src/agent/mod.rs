@@ -67,6 +67,7 @@ use crate::contract::config::AgentConfig;
 use crate::contract::keys::Keys;
 use crate::etcd::Client;
 use crate::settings::Settings;
+use crate::sys::service_manager::ServiceManager;
 use crate::sys::{children, clock, tls};
 
 pub use start::{StartError, check_config, run};
@@ -120,6 +121,7 @@ struct Agent {
     reinitialize: Option<ReinitializeRequest>,
     next_request: u64,
     signals: Arc<Signals>,
+    manager: ServiceManager,
     wake: Arc<Notify>,
     shown: watch::Sender<Option<Arc<Shown>>>,
     state: State,
@@ -140,6 +142,8 @@ impl Agent {
     /// Looks, decides and acts until the decision is to end.
     async fn live(mut self) -> Ended {
         loop {
+            // A loop that hangs for minutes, whatever at, is started anew by the service manager and adopts what runs.
+            self.manager.alive(clock::now());
             self.take_asks();
             if self.signals.execute.swap(false, Ordering::Relaxed) {
                 self.execute_anew();

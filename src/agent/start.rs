@@ -39,6 +39,7 @@ use crate::guard::protocol::Refusal;
 use crate::source::SourceMap;
 use crate::sys::files::FileError;
 use crate::sys::process::Program;
+use crate::sys::service_manager::ServiceManager;
 use crate::sys::tls::ClientFiles;
 use crate::sys::{children, clock, http, names, tls};
 
@@ -197,7 +198,8 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
     let gate = Gate::new(place.socket.clone(), wake.clone());
     reach_guard(&gate, guard_program.as_ref()).await?;
 
-    let Some(read) = first_read(&client, &keys, &signals).await else {
+    let mut manager = ServiceManager::from_environment();
+    let Some(read) = first_read(&client, &keys, &signals, &mut manager).await else {
         return Ok(Ended::Clean);
     };
     let warm = client.clone();
@@ -279,6 +281,7 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
         read,
         dynamic,
         signals,
+        manager,
         wake,
         shown,
         state_path,
@@ -315,8 +318,14 @@ async fn reach_guard(gate: &Gate, program: Option<&GuardProgram>) -> Result<(), 
 }
 
 /// Waits for etcd's first answer; None: the agent was told to end meanwhile.
-async fn first_read(client: &Client, keys: &Keys, signals: &Signals) -> Option<DcsRead> {
+async fn first_read(
+    client: &Client,
+    keys: &Keys,
+    signals: &Signals,
+    manager: &mut ServiceManager,
+) -> Option<DcsRead> {
     loop {
+        manager.alive(clock::now());
         match client.get_prefix(keys.prefix()).await {
             Ok(range) => return Some(dcs::read(keys, &range)),
             Err(error) => {

@@ -13,7 +13,6 @@ mod gate;
 mod group;
 mod instance;
 mod log;
-mod notify;
 mod packet;
 pub mod place;
 mod protect;

@@ -24,7 +24,6 @@ use crate::guard::gate::{Arm, CALM_LOOK, Origin, Posture, Sight, Verdict};
 use crate::guard::group::Group;
 use crate::guard::instance::{Instance, Process};
 use crate::guard::log::say;
-use crate::guard::notify::Notify;
 use crate::guard::packet;
 use crate::guard::place::Place;
 use crate::guard::protect::{Protection, protect};
@@ -36,6 +35,7 @@ use crate::guard::sight::DataDir;
 use crate::guard::stages::{self, Progress};
 use crate::guard::watchdog::Watchdog;
 use crate::sys::clock::{self, Tick};
+use crate::sys::service_manager::ServiceManager;
 
 /// A writable server that runs when the guard starts, and that nobody guarded before, has so long until an agent says
 /// what is to become of it.
@@ -93,7 +93,7 @@ pub fn serve(options: &Options, ready: impl FnOnce()) -> Result<(), ServeError> 
     let mut guard = Guard::new(options)?;
     ready();
     while guard.turn().map_err(cannot("wait"))? {}
-    guard.notify.ending();
+    guard.manager.ending();
     let _gone = std::fs::remove_file(&options.place.socket);
     say!("ends: {}", if guard.ending { "told to" } else { "no agent and no server is left" });
     Ok(())
@@ -132,7 +132,7 @@ struct Guard {
     signals: SignalFd,
     timer: TimerFd,
     agents: Agents,
-    notify: Notify,
+    manager: ServiceManager,
     protection: Protection,
     group: Result<Group, io::Error>,
     arm: Arm,
@@ -155,7 +155,7 @@ struct Guard {
 
 impl Guard {
     fn new(options: &Options) -> Result<Guard, ServeError> {
-        let notify = Notify::from_environment();
+        let manager = ServiceManager::from_environment();
         let signals = block_signals().map_err(cannot("block signals"))?;
         let protection = protect();
         let data = DataDir::new(&options.data_dir).map_err(cannot("watch files"))?;
@@ -175,7 +175,7 @@ impl Guard {
             signals,
             timer,
             agents: Agents::default(),
-            notify,
+            manager,
             protection,
             arm: Arm::NEW,
             server: None,
@@ -198,7 +198,7 @@ impl Guard {
         if guard.server.is_some() {
             guard.arm = Arm::Shut { deadline: now + ADOPTION_GRACE, margins: Margins::SHORTEST };
         }
-        guard.notify.ready();
+        guard.manager.ready();
         say!(
             "guards {} at {}; control group: {}; lacks: {}",
             guard.data.path.display(),
@@ -243,7 +243,7 @@ impl Guard {
 
     /// Applies the rule to what is there. Returns when to look again.
     fn look(&mut self, now: Tick) -> Tick {
-        self.notify.alive(now);
+        self.manager.alive(now);
         self.data.watch();
         self.adopt();
         self.posture = self.see().posture();
@@ -275,7 +275,7 @@ impl Guard {
         for other in [self.plan.map(|plan| plan.next), meal].into_iter().flatten() {
             next = next.min(other.max(now + Duration::from_millis(10)));
         }
-        match self.notify.every() {
+        match self.manager.every() {
             Some(every) => next.min(now + every),
             None => next,
         }
@@ -460,7 +460,7 @@ impl Guard {
         if self.server.is_some() || !self.nobody_left || (served && !self.ending) {
             return false;
         }
-        self.ending || (!self.notify.is_managed() && now.since(self.idle_since) >= IDLE_LIMIT)
+        self.ending || (!self.manager.is_managed() && now.since(self.idle_since) >= IDLE_LIMIT)
     }
 
     fn hear(&mut self, seat: usize) {

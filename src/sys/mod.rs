@@ -8,6 +8,7 @@ pub mod names;
 pub mod packages;
 pub mod process;
 pub mod secret;
+pub mod service_manager;
 pub mod systemd;
 pub mod tls;
 pub mod users;
