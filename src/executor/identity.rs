@@ -23,7 +23,7 @@ use crate::executor::frame::{self, Begin, Down, Up};
 use crate::executor::upload::Marker;
 use crate::executor::wire::Identity;
 use crate::expr::{Dict, Value};
-use crate::modules::{Fault, ModuleCall, ModuleReply};
+use crate::modules::{Fault, FaultKind, ModuleCall, ModuleReply, Thing};
 use crate::sys::clock;
 use crate::sys::secret::Secret;
 use crate::sys::users;
@@ -102,7 +102,11 @@ impl IdentityError {
 
 impl From<IdentityError> for Fault {
     fn from(error: IdentityError) -> Fault {
-        let fault = Fault::refused(error.to_string());
+        let kind = match &error {
+            IdentityError::NoSuchUser(user) => FaultKind::Missing(Thing::User(user.clone())),
+            _ => FaultKind::Refused,
+        };
+        let fault = Fault::new(kind, error.to_string());
         match error.hint() {
             Some(hint) => fault.hint(hint),
             None => fault,

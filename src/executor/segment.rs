@@ -86,10 +86,13 @@ impl Open {
         self.pending.iter().any(|pending| pending.makes.contains(thing))
     }
 
-    /// Finds the step that would make `thing`, in check mode; failing that, one that may bring it along.
+    /// Finds the step that would make `thing`, in check mode; failing that, one that may bring it along. What a package
+    /// brings is not known, so one of those comes last.
     pub fn maker(&self, thing: &Thing) -> Option<&Pending> {
         let find = |fits: &dyn Fn(&Thing) -> bool| self.pending.iter().find(|p| p.makes.iter().any(fits));
-        find(&|made| made == thing).or_else(|| find(&|made| made.may_bring(thing)))
+        find(&|made| made == thing)
+            .or_else(|| find(&|made| made.may_bring(thing) && !matches!(made, Thing::Package(_))))
+            .or_else(|| find(&|made| made.may_bring(thing)))
     }
 
     /// Returns the last step of which nobody can tell what it would make.

@@ -17,6 +17,11 @@ pub fn plan_on_bare_hosts_changes_nothing(world: &World) -> Outcome {
     if before != after {
         return Err(format!("plan changed files on db1:\nbefore:\n{before}\nafter:\n{after}"));
     }
+    // A step of a shipped role is known, or waits for a named one.
+    let unknown: Vec<&str> = plan.lines().filter(|line| line.contains("` unknown: ")).collect();
+    if !unknown.is_empty() || !plan.contains(" 0 unknown, in ") {
+        return Err(format!("the plan of bare hosts has unknown steps:\n{}", unknown.join("\n")));
+    }
     if !plan.contains("blocked by") {
         return Err(format!("no step of the plan is blocked by another:\n{plan}"));
     }
