@@ -464,9 +464,11 @@ fn analyze(text: &str) -> Shape {
         || space_break
         || special
         || line_breaks);
+    // Beyond PyYAML: `[a -]` is right and the reader here (saphyr-parser 0.3) takes the `-]` for an entry.
+    let ends_as_an_entry = text.ends_with(" -");
     Shape {
         multiline: line_breaks,
-        flow_plain: plain && !flow_indicators,
+        flow_plain: plain && !flow_indicators && !ends_as_an_entry,
         block_plain: plain && !block_indicators,
         single_quoted: !(break_space || space_break || special),
     }
