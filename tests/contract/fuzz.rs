@@ -177,6 +177,16 @@ proptest! {
     }
 }
 
+/// Found by the fuzz above, and rare in it.
+#[test]
+fn a_text_that_ends_in_a_lone_dash_is_read_back_from_a_flow_list() {
+    let value = Value::from(vec![Value::from("a -"), Value::from("b -")]);
+    let written = keddah::expr::emit_yaml::yaml(&value, &keddah::expr::emit_yaml::YamlStyle::default());
+    let (documents, diagnostics) = yaml::read(FileId(0), &written);
+    assert!(!diagnostics.has_errors(), "{written:?}");
+    assert_eq!(Value::from_node(&documents[0]), value, "{written}");
+}
+
 /// Threads have 2 MiB of stack; the deepest nesting that is allowed must fit, unoptimized.
 #[test]
 fn nesting_ends_in_an_error_and_not_in_a_broken_stack() {
