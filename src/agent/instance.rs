@@ -10,9 +10,10 @@ use crate::cluster::{MemberName, SyncNames};
 use crate::contract::config::AgentConfig;
 use crate::contract::dynamic::{effective_postgresql, parameter_text};
 use crate::contract::methods::{self, Method};
-use crate::postgres::Installation;
 use crate::postgres::conf::{ConfigPlace, Parameters};
 use crate::postgres::query::{Host, Target};
+use crate::postgres::{Installation, standby};
+use crate::settings::{Settings, StandbyCluster};
 use crate::sys::process;
 
 /// The parameter that says which standbys commits wait for.
@@ -27,6 +28,10 @@ pub struct Instance {
     pub config: AgentConfig,
     /// The `postgresql` section: the dynamic one with the file's over it.
     section: Map<String, Value>,
+    /// What a standby cluster's section says about all of its members.
+    standby: Map<String, Value>,
+    /// The cluster that this member's cluster follows.
+    follows: Option<StandbyCluster>,
     pub installation: Installation,
     pub place: ConfigPlace,
     /// Whether `hot_standby_feedback` is needed, whatever the configuration says.
@@ -54,7 +59,11 @@ impl Instance {
         {
             place.config_dir = PathBuf::from(folder);
         }
-        Instance { config: config.clone(), section, installation, place, feeds_back: false }
+        let (settings, _) = Settings::from_dynamic(&Value::Object(dynamic.clone()));
+        let standby = dynamic.get("standby_cluster").and_then(Value::as_object);
+        let standby = standby.filter(|_| settings.standby_cluster.is_some()).cloned().unwrap_or_default();
+        let follows = settings.standby_cluster;
+        Instance { config: config.clone(), section, standby, follows, installation, place, feeds_back: false }
     }
 
     pub fn data_dir(&self) -> &Path {
@@ -104,8 +113,27 @@ impl Instance {
         lines(self.section.get("pg_ident")?)
     }
 
-    /// Returns `restore_command` and its like.
-    pub fn recovery_extra(&self) -> Parameters {
+    /// Returns the connection to the cluster that this standby cluster follows; None: it has none.
+    pub fn remote(&self) -> Option<standby::Upstream> {
+        let (host, port) = self.follows.as_ref()?.place.clone()?;
+        let replication = &self.config.postgresql.replication;
+        let mut options = replication.options.clone();
+        if host.contains(',') {
+            options.push(("target_session_attrs".to_owned(), "read-write".to_owned()));
+        }
+        Some(standby::Upstream {
+            host,
+            port,
+            user: replication.username.clone(),
+            passfile: Some(self.passfile()),
+            application_name: self.config.name.clone(),
+            options,
+            slot: None,
+        })
+    }
+
+    /// Returns `restore_command` and its like. A delay is the standby leader's alone: its replicas have it from there.
+    pub fn recovery_extra(&self, follows_remote: bool) -> Parameters {
         let from = |key: &str| self.section.get(key).and_then(Value::as_object).cloned().unwrap_or_default();
         let mut extra = Parameters::new();
         for (name, value) in from("recovery_conf").into_iter().chain(from("parameters")) {
@@ -120,11 +148,25 @@ impl Instance {
                 extra.insert(name, text);
             }
         }
+        for (name, value) in &self.standby {
+            let counts = matches!(name.as_str(), "restore_command" | "archive_cleanup_command")
+                || (name == "recovery_min_apply_delay" && follows_remote);
+            if counts && let Some(text) = parameter_text(value) {
+                extra.insert(name.clone(), text);
+            }
+        }
         extra
     }
 
+    /// Returns the command that archives a WAL file, if the server archives.
+    pub fn archive_command(&self) -> Option<String> {
+        let parameters = self.parameters();
+        let archives = matches!(parameters.get("archive_mode").map(String::as_str), Some("on" | "always"));
+        parameters.get("archive_command").filter(|command| archives && !command.trim().is_empty()).cloned()
+    }
+
     pub fn has_restore_command(&self) -> bool {
-        self.recovery_extra().get("restore_command").is_some_and(|command| !command.is_empty())
+        self.recovery_extra(false).get("restore_command").is_some_and(|command| !command.is_empty())
     }
 
     /// Returns the options of pg_basebackup.
@@ -157,12 +199,13 @@ impl Instance {
 
     /// Returns how this member's data is made from another's, in the order in which it is tried.
     pub fn replica_methods(&self) -> Vec<Method> {
-        methods::of_replicas(None, &self.section)
+        methods::of_replicas(self.standby.get("create_replica_methods"), &self.section)
     }
 
     /// Returns what of the own configuration decisions rest on.
     pub fn local(&self) -> Local {
         Local {
+            joins_only: self.config.section("bootstrap").is_empty(),
             custom_bootstrap: self.config.bootstrap.method.is_some(),
             copies_without_leader: self.replica_methods().iter().any(|method| method.no_leader),
             pre_promote: self.pre_promote().is_some(),

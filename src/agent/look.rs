@@ -1,5 +1,7 @@
 //! One look: etcd, the guard, Postgres, put together into a [`View`]; and what the configuration makes of them.
 
+use std::path::Path;
+
 use serde_json::{Map, Value};
 
 use crate::agent::api::access::Access;
@@ -9,7 +11,7 @@ use crate::agent::lease::keeper::Times;
 use crate::agent::observe::dcs;
 use crate::agent::observe::postgres::Looked;
 use crate::agent::state::State;
-use crate::agent::view::{Failsafe, Guard, Lease, Requests, Running, View, Watchdog};
+use crate::agent::view::{Failsafe, Guard, Lease, Process, Requests, Running, View, Watchdog};
 use crate::agent::{Agent, seen, start};
 use crate::cluster::UnixMs;
 use crate::contract::config::AgentConfig;
@@ -31,6 +33,15 @@ const GUARD_LIMIT: Duration = Duration::from_secs(2);
 /// How long etcd is waited for while it is silent and something is on its way here.
 const SILENT_LIMIT: Duration = Duration::from_millis(300);
 
+/// The copy of the dynamic configuration in the data directory, named as Patroni names it.
+pub(super) const DYNAMIC_COPY: &str = "patroni.dynamic.json";
+
+/// Reads that copy; None where there is none that can be read.
+pub(super) fn dynamic_copy(data_dir: &Path) -> Option<Map<String, Value>> {
+    let bytes = files::read_if_there(&data_dir.join(DYNAMIC_COPY)).ok()??;
+    serde_json::from_slice(&bytes).ok()
+}
+
 impl Agent {
     /// Looks at the world.
     pub(super) async fn look(&mut self) -> (View, Looked) {
@@ -39,6 +50,10 @@ impl Agent {
         self.instance.feeds_back = needs_feedback(&self.read.snapshot, &self.settings, &self.me, &tags);
         let status = self.guard_status().await;
         let looked = self.observer.look(&self.instance, status.as_ref(), &self.read).await;
+        let answers = matches!(looked.postgres.process, Process::Running(_));
+        if answers && !self.instance.data_dir().join(DYNAMIC_COPY).exists() {
+            self.keep_dynamic();
+        }
         let snapshot = self.answered.map(|_| &self.read.snapshot);
         let now = clock::now();
         let leads = self.lead.is_some_and(|lead| now < lead.deadline);
@@ -134,13 +149,18 @@ impl Agent {
         self.settings = within_reach(settings, self.config.guard_fences);
         self.keeper.set_times(times(&self.settings));
         self.instance = Instance::new(&self.config, &self.dynamic);
-        let path = self.instance.data_dir().join("patroni.dynamic.json");
-        if self.instance.data_dir().join("PG_VERSION").exists() {
-            let text = Value::Object(self.dynamic.clone()).to_string();
-            let owner_only = Attributes { mode: Some(0o600), uid: None, gid: None };
-            if let Err(error) = files::replace(&path, text.as_bytes(), owner_only) {
-                tracing::warn!(error = %crate::sys::chain(&error), "the copy of the dynamic configuration is not written");
-            }
+        if crate::postgres::has_data(self.instance.data_dir()) {
+            self.keep_dynamic();
+        }
+    }
+
+    /// Keeps a copy of the dynamic configuration beside the data: it counts where etcd has none.
+    fn keep_dynamic(&self) {
+        let text = Value::Object(self.dynamic.clone()).to_string();
+        let owner_only = Attributes { mode: Some(0o600), uid: None, gid: None };
+        let path = self.instance.data_dir().join(DYNAMIC_COPY);
+        if let Err(error) = files::replace(&path, text.as_bytes(), owner_only) {
+            tracing::warn!(error = %crate::sys::chain(&error), "the copy of the dynamic configuration is not written");
         }
     }
 

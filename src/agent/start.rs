@@ -19,7 +19,7 @@ use crate::agent::decide::Memory;
 use crate::agent::instance::Instance;
 use crate::agent::lease::gate::Gate;
 use crate::agent::lease::keeper::Keeper;
-use crate::agent::look::{settings_of, times, warn_of_tags, within_reach};
+use crate::agent::look::{dynamic_copy, settings_of, times, warn_of_tags, within_reach};
 use crate::agent::observe::dcs::{self, DcsRead};
 use crate::agent::observe::postgres::{Observer, Probe};
 use crate::agent::promises::{self, Promises};
@@ -210,7 +210,7 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
     if adopted.is_none() {
         refuse_taken_name(&me, &read, &tls).await?;
     }
-    let dynamic = read.config.clone().unwrap_or(dynamic);
+    let dynamic = read.config.clone().or_else(|| dynamic_copy(instance.data_dir())).unwrap_or(dynamic);
     let (settings, complaints) = settings_of(&dynamic, &config.section("postgresql"));
     for complaint in complaints {
         tracing::warn!("{complaint}");

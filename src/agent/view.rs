@@ -55,6 +55,8 @@ pub struct View {
 /// What a member's own configuration says about how its data comes to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Local {
+    /// The configuration has no `bootstrap` section: this member makes no cluster.
+    pub joins_only: bool,
     /// The cluster is made by the user's program instead of initdb.
     pub custom_bootstrap: bool,
     /// There is a method that makes a replica without any other member.
@@ -495,6 +497,8 @@ pub enum Upstream {
         /// Through this slot there; None where slots are off.
         slot: Option<String>,
     },
+    /// The cluster that this standby cluster follows, through this slot there.
+    Remote { slot: Option<String> },
     /// A connection that leads to no present member in its present place.
     Other,
 }
@@ -554,6 +558,10 @@ pub enum Job {
     Clone { source: MemberName, replaces: bool },
     /// A copy by the user's methods that need no other member, such as a restored backup.
     Restore,
+    /// A base backup from the cluster that this standby cluster follows; the beginning of this cluster.
+    CloneRemote,
+    /// The WAL file of a shutdown checkpoint is archived by hand: the server that wrote it archives it no more.
+    ArchiveLast { checkpoint: Lsn },
     /// pg_rewind against `source`, the running leader.
     Rewind { source: MemberName },
     /// Single-user start and stop, so that a crashed primary's WAL has an end that pg_rewind can read.
@@ -569,6 +577,8 @@ impl Job {
             Job::PrePromote { .. } => "pre_promote",
             Job::Clone { .. } => "clone",
             Job::Restore => "restore",
+            Job::CloneRemote => "clone of the other cluster",
+            Job::ArchiveLast { .. } => "archiving of the last WAL",
             Job::Rewind { .. } => "rewind",
             Job::CrashRecovery => "crash recovery",
         }

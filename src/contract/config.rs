@@ -497,14 +497,21 @@ impl Reader {
     fn bootstrap(&mut self) -> BootstrapSection {
         let text = |value: &Value| crate::contract::dynamic::parameter_text(value);
         let mut initdb = Vec::new();
-        for item in self.at("bootstrap.initdb").and_then(Value::as_array).into_iter().flatten() {
-            match item {
-                Value::String(option) => initdb.push((option.clone(), None)),
-                Value::Object(map) => {
-                    initdb.extend(map.iter().map(|(option, value)| (option.clone(), text(value))));
+        let pairs = |map: &Map<String, Value>| -> Vec<(String, Option<String>)> {
+            map.iter().map(|(option, value)| (option.clone(), text(value))).collect()
+        };
+        match self.at("bootstrap.initdb") {
+            Some(Value::Object(map)) => initdb.extend(pairs(map)),
+            Some(Value::Array(items)) => {
+                for item in items {
+                    match item {
+                        Value::String(option) => initdb.push((option.clone(), None)),
+                        Value::Object(map) => initdb.extend(pairs(map)),
+                        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {}
+                    }
                 }
-                Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {}
             }
+            _ => {}
         }
         BootstrapSection {
             dcs: self.object("bootstrap.dcs"),
@@ -671,6 +678,21 @@ tags: {nofailover: false}
         );
         assert_eq!(config.postgresql.superuser.username, "postgres");
         assert_eq!(config.postgresql.connect_address.to_string(), "10.0.0.1:5432");
+    }
+
+    #[test]
+    fn options_of_initdb_may_be_a_mapping_and_a_method_needs_its_command() {
+        let text = FILE.replace(
+            "  initdb: [encoding: UTF8, data-checksums]",
+            "  initdb: {locale: C, wal-segsize: 64}\n  method: backup\n  backup: {command: restore}\n",
+        );
+        let config = parse(&text).0.unwrap().bootstrap;
+        let without = parse(&text.replace("{command: restore}", "{}")).0.unwrap().bootstrap;
+
+        let option = |name: &str, value: &str| (name.to_owned(), Some(value.to_owned()));
+        assert_eq!(config.initdb, [option("locale", "C"), option("wal-segsize", "64")]);
+        assert_eq!(config.method.map(|method| method.command).as_deref(), Some("restore"));
+        assert_eq!(without.method, None, "initdb it is");
     }
 
     #[test]

@@ -223,6 +223,17 @@ mod tests {
     }
 
     #[test]
+    fn a_standby_cluster_has_no_synchronous_set_to_ask() {
+        let view = view(&[
+            ("leader", "a"),
+            ("config", r#"{"synchronous_mode":true,"standby_cluster":{"port":5432}}"#),
+            ("members/b", r#"{"state":"running","role":"replica"}"#),
+        ]);
+
+        assert_eq!(ask(Kind::Switchover, r#"{"leader":"a"}"#, &view), Ok(Kind::Switchover));
+    }
+
+    #[test]
     fn in_synchronous_mode_only_the_set_may_take_over() {
         let view = view(&[
             ("leader", "a"),

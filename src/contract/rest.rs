@@ -69,10 +69,11 @@ impl ClusterView {
         self.members.iter().find(|(other, _)| other == name).map(|(_, member)| member)
     }
 
-    /// Tells whether a member says that it is a running primary.
-    pub fn is_primary(&self, name: &str) -> bool {
+    /// Tells whether a member says that it leads with a running server: a primary, or that of a standby cluster.
+    pub fn runs_as_leader(&self, name: &str) -> bool {
         self.member_named(name).is_some_and(|member| {
-            member.role() == Some(Role::Primary) && member.state() == Some(State::Running)
+            matches!(member.role(), Some(Role::Primary | Role::StandbyLeader))
+                && member.state() == Some(State::Running)
         })
     }
 
@@ -95,8 +96,11 @@ impl ClusterView {
         self.config.get("pause").and_then(crate::contract::document::boolean).unwrap_or(false)
     }
 
-    /// Reads the mode as Patroni words it: `quorum` is told apart.
+    /// Reads the mode as Patroni words it: `quorum` is told apart. A standby cluster has none, whatever is written.
     fn sync_role(&self) -> Option<&'static str> {
+        if self.is_standby_cluster() {
+            return None;
+        }
         match self.config.get("synchronous_mode") {
             Some(Value::String(word)) if word.eq_ignore_ascii_case("quorum") => Some("quorum_standby"),
             Some(value) if crate::contract::document::boolean(value) == Some(true) => Some("sync_standby"),

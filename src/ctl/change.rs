@@ -80,7 +80,7 @@ impl Cluster {
             let Some(leader) = view.leader.clone() else {
                 continue;
             };
-            if Some(&leader) != before.leader.as_ref() && view.is_primary(&leader) {
+            if Some(&leader) != before.leader.as_ref() && view.runs_as_leader(&leader) {
                 // The last answers are on their way.
                 tokio::time::sleep(WATCH * 5).await;
                 return Ok(Outcome::Done { leader, gap: watcher.gap() });

@@ -143,6 +143,25 @@ pub fn render(include: &str, parameters: &Parameters, recovery: &Parameters) -> 
     text
 }
 
+/// Writes an `archive_command` out for one file, as the server does: `%p` its path, `%f` its name, `%%` a per cent sign.
+pub fn archiver_line(command: &str, file: &str) -> String {
+    let mut line = String::with_capacity(command.len() + 64);
+    let mut characters = command.chars();
+    while let Some(c) = characters.next() {
+        match (c, characters.clone().next()) {
+            ('%', Some('p')) => line.push_str(&format!("pg_wal/{file}")),
+            ('%', Some('f')) => line.push_str(file),
+            ('%', Some('%')) => line.push('%'),
+            (c, _) => {
+                line.push(c);
+                continue;
+            }
+        }
+        characters.next();
+    }
+    line
+}
+
 /// Quotes a value as `postgresql.conf` wants it.
 pub fn quote(value: &str) -> String {
     format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''").replace('\n', "\\n"))
@@ -304,6 +323,13 @@ mod tests {
                 "recovery_target_timeline = 'latest'",
             ]
         );
+    }
+
+    #[test]
+    fn an_archive_command_is_written_out_for_one_file() {
+        let line = archiver_line("cp %p /x/%f && echo 5%% %d", "0000000100000000000000AB");
+
+        assert_eq!(line, "cp pg_wal/0000000100000000000000AB /x/0000000100000000000000AB && echo 5% %d");
     }
 
     #[test]

@@ -82,6 +82,11 @@ impl Report {
     }
 
     /// Tells whether `pg_rewind` can work: page changes are logged, by checksums or by `wal_log_hints`.
+    /// Returns the name of the WAL file that holds the latest checkpoint, a shutdown one after a clean stop.
+    pub fn checkpoint_wal_file(&self) -> Option<&str> {
+        self.get("Latest checkpoint's REDO WAL file")
+    }
+
     pub fn allows_rewind(&self) -> bool {
         self.get("wal_log_hints setting") == Some("on")
             || self.get("Data page checksum version").is_some_and(|version| version != "0")

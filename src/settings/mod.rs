@@ -50,8 +50,38 @@ pub struct Settings {
     pub ignore_slots: Vec<SlotMatcher>,
     pub use_pg_rewind: bool,
     pub use_slots: bool,
+    /// This cluster is a copy of another one; None: it is its own.
+    pub standby_cluster: Option<StandbyCluster>,
     pub remove_data_directory_on_rewind_failure: bool,
     pub remove_data_directory_on_diverged_timelines: bool,
+}
+
+/// The cluster that a standby cluster follows.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct StandbyCluster {
+    /// Its host, or several with commas, and their port; None: only its archive is read.
+    pub place: Option<(String, u16)>,
+    /// The slot there.
+    pub slot: Option<String>,
+}
+
+impl StandbyCluster {
+    /// Reads the section; None where it names neither a place nor an archive.
+    fn read(document: &Value) -> Option<StandbyCluster> {
+        let section = document.get("standby_cluster")?.as_object()?;
+        let text = |key: &str| match section.get(key)? {
+            Value::String(text) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
+            Value::Number(number) => Some(number.to_string()),
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        };
+        let (host, port) = (text("host"), text("port"));
+        let place = (host.is_some() || port.is_some()).then(|| {
+            let port = port.as_deref().and_then(|port| port.split(',').next()?.trim().parse().ok());
+            (host.unwrap_or_else(|| "localhost".to_owned()), port.unwrap_or(5432))
+        });
+        let restores = text("restore_command").is_some();
+        (place.is_some() || restores).then(|| StandbyCluster { place, slot: text("primary_slot_name") })
+    }
 }
 
 /// A value that was not taken as written, and what is used in its place.
@@ -107,12 +137,17 @@ impl Settings {
             ignore_slots: slots::ignored(document),
             use_pg_rewind: read.boolean("postgresql.use_pg_rewind"),
             use_slots: read.boolean("postgresql.use_slots"),
+            standby_cluster: StandbyCluster::read(document),
             remove_data_directory_on_rewind_failure: read
                 .boolean("postgresql.remove_data_directory_on_rewind_failure"),
             remove_data_directory_on_diverged_timelines: read
                 .boolean("postgresql.remove_data_directory_on_diverged_timelines"),
         };
         settings.synchronous_mode = read.sync_mode();
+        if settings.standby_cluster.is_some() {
+            // Nothing is committed here that anybody could wait for.
+            settings.synchronous_mode = SyncMode::Off;
+        }
         let mut complaints = read.complaints;
         settings.permanent_slots = slots::permanent(document, &mut complaints);
         settings.adjust(&mut complaints);
@@ -185,6 +220,25 @@ mod tests {
         assert_eq!(settings.maximum_lag_on_failover, 2 * 1024 * 1024);
         assert_eq!(settings.primary_start_timeout, Duration::from_secs(60));
         assert!(settings.pause);
+    }
+
+    #[test]
+    fn a_standby_cluster_needs_a_place_or_an_archive() {
+        let read = |section: Value| {
+            let (settings, _) =
+                Settings::from_dynamic(&json!({"synchronous_mode": true, "standby_cluster": section}));
+            let standby = settings.standby_cluster.is_some();
+            assert_eq!(settings.synchronous_mode == SyncMode::Off, standby);
+            settings.standby_cluster
+        };
+        let place = |host: &str, port| Some((host.to_owned(), port));
+
+        let full = read(json!({"host": "a,b", "port": "5433", "primary_slot_name": "s"})).unwrap();
+        assert_eq!((full.place, full.slot.as_deref()), (place("a,b", 5433), Some("s")));
+        assert_eq!(read(json!({"port": 7})).unwrap().place, place("localhost", 7));
+        assert_eq!(read(json!({"host": null, "restore_command": "cp"})).unwrap().place, None);
+        assert_eq!(read(json!({"primary_slot_name": "s"})), None);
+        assert_eq!(read(json!({})), None);
     }
 
     #[test]

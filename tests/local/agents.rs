@@ -51,15 +51,25 @@ pub const SLOW: Duration = Duration::from_secs(120);
 impl Agents {
     /// Starts etcd and three agents with this dynamic configuration beside ttl 6, loop_wait 1 and retry_timeout 3.
     pub fn start(dynamic: &str) -> Agents {
-        Agents::start_with(dynamic, false)
+        Agents::prepare(dynamic, false).run()
     }
 
     /// The same with one self-signed certificate as authority, server and client of the REST API.
     pub fn start_encrypted() -> Agents {
-        Agents::start_with("", true)
+        Agents::prepare("", true).run()
     }
 
-    fn start_with(dynamic: &str, encrypted: bool) -> Agents {
+    fn run(mut self) -> Agents {
+        self.start_agent("a");
+        within(SLOW, "the first agent makes the cluster", || self.status("a", "/primary") == Some(200));
+        self.start_agent("b");
+        self.start_agent("c");
+        within(SLOW, "two replicas stream", || self.streaming() == 2);
+        self
+    }
+
+    /// Starts etcd, and writes the configuration of three agents that are not started yet.
+    pub fn prepare(dynamic: &str, encrypted: bool) -> Agents {
         assert!(
             nix::unistd::geteuid().is_root(),
             "Postgres runs as its own user here: run these tests as root"
@@ -78,17 +88,25 @@ impl Agents {
         }
         let etcd = start_etcd(&root, &user, base_port);
         std::fs::copy(CERTIFICATE, root.join("pair.pem")).unwrap();
-        let mut agents =
-            Agents { folder, root, user, binary, base_port, encrypted, etcd, agents: Vec::new() };
+        let agents = Agents { folder, root, user, binary, base_port, encrypted, etcd, agents: Vec::new() };
         for (number, name) in NAMES.iter().enumerate() {
             agents.write_config(name, u16::try_from(number).unwrap(), dynamic);
         }
-        agents.start_agent("a");
-        within(SLOW, "the first agent makes the cluster", || agents.status("a", "/primary") == Some(200));
-        agents.start_agent("b");
-        agents.start_agent("c");
-        within(SLOW, "two replicas stream", || agents.streaming() == 2);
         agents
+    }
+
+    /// Changes a part of an agent's configuration.
+    pub fn edit_config(&self, name: &str, part: &str, by: &str) {
+        let text = std::fs::read_to_string(self.config(name)).unwrap();
+        assert!(text.contains(part), "{text}");
+        std::fs::write(self.config(name), text.replacen(part, by, 1)).unwrap();
+    }
+
+    /// Writes a shell script and returns the command that runs it.
+    pub fn script(&self, file: &str, text: &str) -> String {
+        let path = self.root.join(file);
+        std::fs::write(&path, text).unwrap();
+        format!("/bin/sh {}", path.display())
     }
 
     fn write_config(&self, name: &str, number: u16, dynamic: &str) {

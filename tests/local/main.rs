@@ -8,6 +8,7 @@ mod agent;
 mod agents;
 mod apply;
 mod bed;
+mod birth;
 mod ctl;
 mod databases;
 mod errors;

@@ -403,7 +403,8 @@ impl World {
         let takes = match &job {
             Job::Initdb => self.rng.between(500, 2_000),
             Job::PostBootstrap { .. } | Job::PrePromote { .. } => self.rng.between(100, 400),
-            Job::Clone { .. } | Job::Restore => self.rng.between(800, 4_000),
+            Job::Clone { .. } | Job::Restore | Job::CloneRemote => self.rng.between(800, 4_000),
+            Job::ArchiveLast { .. } => self.rng.between(20, 200),
             Job::Rewind { .. } => self.rng.between(300, 2_000),
             Job::CrashRecovery => self.rng.between(300, 1_000),
         };
@@ -470,8 +471,8 @@ impl World {
                 ok
             }
             Job::Clone { source, .. } => self.copy_from(host, source, false),
-            Job::Restore => false,
-            Job::PrePromote { .. } => true,
+            Job::Restore | Job::CloneRemote => false,
+            Job::PrePromote { .. } | Job::ArchiveLast { .. } => true,
             Job::Rewind { source } => self.copy_from(host, source, true),
             Job::CrashRecovery => {
                 let id = self.next_record();

@@ -2,6 +2,7 @@
 
 use keddah::agent::view::*;
 use keddah::cluster::*;
+use keddah::settings::StandbyCluster;
 
 use crate::host::Gate;
 use crate::network::ETCD;
@@ -42,6 +43,8 @@ pub enum Change {
     Pause(bool),
     Sync(SyncMode),
     SyncNodes(usize),
+    /// The cluster reads the archive of another one, or is its own again.
+    StandbyCluster(bool),
 }
 
 impl World {
@@ -124,6 +127,9 @@ impl World {
                     Change::Pause(on) => settings.pause = on,
                     Change::Sync(mode) => settings.synchronous_mode = mode,
                     Change::SyncNodes(count) => settings.synchronous_node_count = count,
+                    Change::StandbyCluster(on) => {
+                        settings.standby_cluster = on.then_some(StandbyCluster { place: None, slot: None });
+                    }
                 });
                 self.wake_all();
             }

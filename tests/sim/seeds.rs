@@ -150,6 +150,8 @@ const NOT_REACHED: &[(&str, &str)] = &[
     ("NoIdentifier", "no simulated person deletes the initialize key"),
     ("RunningPrePromote", "no simulated member has a program before its promotion; unit tests have it"),
     ("PrePromoteFailed", "no simulated member has a program before its promotion; unit tests have it"),
+    ("JoiningOnly", "every simulated member may make the cluster; a unit test has it"),
+    ("CloningRemote", "there is one simulated cluster; a unit test has it"),
     ("RecoveringRestored", "no simulated cluster is made from a backup; unit tests have it"),
     ("Restoring", "no simulated member has a method that needs no leader; a unit test has it"),
     ("InitializeFailed", "the simulated initdb never fails"),

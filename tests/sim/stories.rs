@@ -182,6 +182,8 @@ fn tell(text: &str) -> Told {
             }
             ["pause"] => world.fault(Fault::Config(Change::Pause(true))),
             ["resume"] => world.fault(Fault::Config(Change::Pause(false))),
+            ["standby-cluster", "on"] => world.fault(Fault::Config(Change::StandbyCluster(true))),
+            ["standby-cluster", "off"] => world.fault(Fault::Config(Change::StandbyCluster(false))),
             ["sync", mode] => world.fault(Fault::Config(Change::Sync(mode.parse().unwrap()))),
             ["nofailover", _] => {
                 let f = Fault::Tags { host: at(1), nofailover: true };

@@ -46,6 +46,7 @@ impl Callbacks {
         let role = match role {
             CallbackRole::Primary => "primary",
             CallbackRole::Replica => "replica",
+            CallbackRole::StandbyLeader => "standby_leader",
             CallbackRole::Demoted => "demoted",
         };
         let configured = config.postgresql.callbacks.iter().find(|(name, _)| name == action);

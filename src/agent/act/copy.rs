@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::agent::act::job::{COPY_LIMIT, JobError, Work, ended_well};
 use crate::agent::act::postgres::write_passfile;
 use crate::agent::act::restored;
+use crate::agent::look::DYNAMIC_COPY;
 use crate::agent::observe::postgres::bootstrap_mark;
 use crate::cluster::MemberName;
 use crate::contract::methods::{BASEBACKUP, Method};
@@ -14,11 +15,22 @@ use crate::sys::files;
 use crate::sys::process::Program;
 
 impl Work {
-    /// Copies another member, or makes the data without one, by the first method that succeeds.
-    pub(super) fn copy(&self, source: Option<&MemberName>, replaces: bool) -> Result<(), JobError> {
-        let user = &self.instance.config.postgresql.replication;
+    /// Copies another member.
+    pub(super) fn copy_member(&self, source: &MemberName, replaces: bool) -> Result<(), JobError> {
+        let source = self.source(source, &self.instance.config.postgresql.replication)?;
+        self.copy(Some(source), replaces)
+    }
+
+    /// Copies the cluster that this standby cluster follows.
+    pub(super) fn copy_remote(&self) -> Result<(), JobError> {
+        let standby::Upstream { host, port, user, passfile, options, .. } =
+            self.instance.remote().ok_or(JobError::NoRemote)?;
+        self.copy(Some(Source { host, port, user, passfile, options }), false)
+    }
+
+    /// Makes a replica's data by the first method that succeeds; without a source by those that need none.
+    pub(super) fn copy(&self, source: Option<Source>, replaces: bool) -> Result<(), JobError> {
         write_passfile(&self.instance)?;
-        let source = source.map(|name| self.source(name, user)).transpose()?;
         let mut failed = JobError::NoMethod;
         for method in self.instance.replica_methods() {
             if source.is_none() && !method.no_leader {
@@ -64,6 +76,7 @@ impl Work {
         self.run_method(method, method.words(&[("scope", scope), ("datadir", &folder)]))?;
         conf::restore_copies(&self.instance.place)?;
         files::remove(&data_dir.join(PROMOTE_FILE))?;
+        files::remove(&data_dir.join(DYNAMIC_COPY))?;
         if !method.keep_existing_recovery_conf {
             standby::unsignal(data_dir)?;
             conf::clean_auto(data_dir)?;
@@ -96,6 +109,7 @@ impl Work {
         let data_dir = self.instance.data_dir();
         files::remove(&bootstrap_mark(data_dir))?;
         files::remove(&data_dir.join(PROMOTE_FILE))?;
+        files::remove(&data_dir.join(DYNAMIC_COPY))?;
         conf::clean_auto(data_dir)?;
         conf::restore_copies(&self.instance.place)?;
         standby::signal(data_dir)?;

@@ -22,7 +22,7 @@ use crate::postgres::postmaster::argv;
 use crate::postgres::query::{QueryError, connect};
 use crate::postgres::rewind::RecoveryError;
 use crate::postgres::users::{Purpose, Role, ensure};
-use crate::postgres::{ProgramError, rewind};
+use crate::postgres::{ProgramError, conf, controldata, rewind};
 use crate::sys::children;
 use crate::sys::clock;
 use crate::sys::files::{self, Attributes, FileError};
@@ -60,6 +60,10 @@ pub enum JobError {
     Command { command: String, exit: String, last_words: String },
     #[error("`{0}` ended well and left no database cluster")]
     NothingThere(String),
+    #[error("the configuration names no cluster to copy")]
+    NoRemote,
+    #[error("pg_control names no WAL file of its checkpoint")]
+    NoLastWal,
     #[error("no method that makes a replica works without another member")]
     NoMethod,
     #[error("the job was ended")]
@@ -162,8 +166,10 @@ impl Work {
             Job::PostBootstrap { .. } => self.post_bootstrap().await,
             Job::Clone { source, replaces } => {
                 let (source, replaces) = (source.clone(), *replaces);
-                self.blocking(move |work| work.copy(Some(&source), replaces)).await
+                self.blocking(move |work| work.copy_member(&source, replaces)).await
             }
+            Job::CloneRemote => self.blocking(Work::copy_remote).await,
+            Job::ArchiveLast { .. } => self.blocking(Work::archive_last).await,
             Job::Restore => self.blocking(|work| work.copy(None, false)).await,
             Job::PrePromote { .. } => self.pre_promote().await,
             Job::Rewind { source } => {
@@ -229,6 +235,20 @@ impl Work {
         )?;
         files::remove(&bootstrap_mark(instance.data_dir()))?;
         Ok(())
+    }
+
+    /// Archives the WAL file of the shutdown checkpoint, as the server would have.
+    fn archive_last(&self) -> Result<(), JobError> {
+        let instance = &self.instance;
+        let Some(command) = instance.archive_command() else {
+            return Ok(());
+        };
+        let report = controldata::report(&instance.installation, instance.data_dir())?;
+        let file = report.checkpoint_wal_file().ok_or(JobError::NoLastWal)?;
+        let line = conf::archiver_line(&command, file);
+        tracing::info!(file, "the last WAL of the former primary is archived");
+        let run = Program::new("/bin/sh").args(["-c", &line]).folder(instance.data_dir()).leash(&self.leash);
+        ended_well(command, &run.run()?)
     }
 
     fn crash_recovery(&self) -> Result<(), JobError> {

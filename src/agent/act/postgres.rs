@@ -55,6 +55,8 @@ pub enum ServerError {
     Fenced,
     #[error("no member `{0}` is known to follow")]
     Unknown(String),
+    #[error("the configuration names no cluster to follow")]
+    NoRemote,
     #[error("there is no connection to Postgres")]
     NoSession,
     #[error("`{0}` has none of the logical slots that are missing here")]
@@ -81,6 +83,7 @@ impl ServerError {
             | ServerError::Program(_)
             | ServerError::Unknown(_)
             | ServerError::NoSlots(_)
+            | ServerError::NoRemote
             | ServerError::NoSession => Verdict::Failed,
         }
     }
@@ -308,6 +311,10 @@ pub fn write_passfile(instance: &Instance) -> Result<(), FileError> {
 fn upstream_of(upstream: &Upstream, site: &Site<'_>) -> Result<Option<standby::Upstream>, ServerError> {
     let (name, slot) = match upstream {
         Upstream::Nobody => return Ok(None),
+        Upstream::Remote { slot } => {
+            let remote = site.instance.remote().ok_or(ServerError::NoRemote)?;
+            return Ok(Some(standby::Upstream { slot: slot.clone(), ..remote }));
+        }
         Upstream::Member { name, slot } => (name, slot),
         // Only ever seen, never asked for.
         Upstream::Other => return Err(ServerError::Unknown("of an unknown connection".to_owned())),

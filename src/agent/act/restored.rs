@@ -11,7 +11,12 @@ use crate::postgres::{hba, standby};
 use crate::sys::files::{self, Attributes, FileError};
 
 /// Who may connect until the passwords are ours: this host alone.
-const THIS_HOST: [&str; 2] = ["local all all trust", "host all all samehost trust"];
+const THIS_HOST: [&str; 4] = [
+    "local all all trust",
+    "host all all samehost trust",
+    "local replication all trust",
+    "host replication all samehost trust",
+];
 
 /// Marks the data as that of a cluster in the making, restored by the user's program.
 ///

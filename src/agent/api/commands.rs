@@ -316,7 +316,7 @@ impl Commands {
             if let Some(leader) = &snapshot.leader
                 && Some(&leader.name) != leader_before.as_ref()
             {
-                if !read.shown.is_primary(leader.name.as_str()) {
+                if !read.shown.runs_as_leader(leader.name.as_str()) {
                     continue;
                 }
                 return match &request.candidate {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::agent::api::health::Health;
 use crate::agent::shown::Shown;
 use crate::agent::view::Running;
-use crate::cluster::{Lsn, MemberName, ReplicationState, State, SyncMode, Timeline};
+use crate::cluster::{Lsn, MemberName, ReplicationState, Role, State, SyncMode, Timeline};
 use crate::contract::member::SPOKEN_VERSION;
 
 /// What is known to the moment, beside the last look.
@@ -28,6 +28,7 @@ pub fn health(shown: &Shown, moment: Moment) -> Health {
         replica,
         leader: moment.holds_lock,
         primary: moment.is_primary,
+        standby_leader: moment.holds_lock && replica && shown.view.settings.standby_cluster.is_some(),
         noloadbalance: shown.tags_read().noloadbalance,
         dcs_known: shown.dcs_is_known(),
         sync_standby: is_sync_standby(shown) && !is_quorum(shown),
@@ -67,7 +68,8 @@ fn is_failsafe_active(shown: &Shown) -> bool {
 fn replication_state(shown: &Shown) -> Option<ReplicationState> {
     match shown.running()? {
         Running::Replica(facts) if facts.streaming => Some(ReplicationState::Streaming),
-        Running::Replica(_) | Running::Primary(_) => None,
+        Running::Replica(_) => Some(ReplicationState::InArchiveRecovery),
+        Running::Primary(_) => None,
     }
 }
 
@@ -96,7 +98,8 @@ pub fn patroni(shown: &Shown) -> Map<String, Value> {
             set("xlog", json!({"location": facts.lsn.0}));
         }
         Some(Running::Replica(facts)) => {
-            set("role", "replica".into());
+            let leads = shown.role == Role::StandbyLeader;
+            set("role", if leads { Role::StandbyLeader } else { Role::Replica }.word().into());
             set("server_version", shown.view.postgres.version.map_or(0, |version| version.0).into());
             set(
                 "xlog",
@@ -211,7 +214,7 @@ pub fn metrics(scope: &str, shown: &Shown, moment: Moment) -> String {
             "patroni_standby_leader",
             "Value is 1 if this node is the standby_leader, 0 otherwise.",
             "gauge",
-            "0".to_owned(),
+            flag(shown.role == Role::StandbyLeader && moment.holds_lock).to_string(),
         ),
         (
             "patroni_replica",
@@ -265,7 +268,7 @@ pub fn metrics(scope: &str, shown: &Shown, moment: Moment) -> String {
             "patroni_postgres_in_archive_recovery",
             "Value is 1 if Postgres is replicating from archive, 0 otherwise.",
             "gauge",
-            "0".to_owned(),
+            flag(replication_state(shown) == Some(ReplicationState::InArchiveRecovery)).to_string(),
         ),
         (
             "patroni_postgres_server_version",

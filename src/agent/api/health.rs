@@ -15,6 +15,8 @@ pub struct Health {
     pub leader: bool,
     /// The lock is held and Postgres has left recovery.
     pub primary: bool,
+    /// The lock of a standby cluster is held.
+    pub standby_leader: bool,
     pub noloadbalance: bool,
     /// Etcd answered in the last look.
     pub dcs_known: bool,
@@ -60,7 +62,7 @@ pub fn status(path: &str, query: &BTreeMap<String, String>, health: &Health) -> 
         _ => {}
     }
     let (good, by_tags) = if has("standby_leader") || has("standby-leader") {
-        (false, false)
+        (health.standby_leader, false)
     } else if has("leader") {
         (leader, false)
     } else if has("master") || has("primary") || has("read-write") {
@@ -185,6 +187,18 @@ mod tests {
         assert_eq!(ask("/leader", &promoting), 200);
         assert_eq!(ask("/primary", &promoting), 503);
         assert_eq!(ask("/replica", &promoting), 503);
+    }
+
+    #[test]
+    fn a_standby_leader_is_a_leader_and_no_primary() {
+        let standby = Health { leader: true, standby_leader: true, ..replica() };
+
+        for path in ["/standby_leader", "/standby-leader", "/leader", "/health"] {
+            assert_eq!(ask(path, &standby), 200, "{path}");
+        }
+        for path in ["/", "/primary", "/read-write", "/replica"] {
+            assert_eq!(ask(path, &standby), 503, "{path}");
+        }
     }
 
     #[test]

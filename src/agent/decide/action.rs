@@ -234,6 +234,7 @@ pub enum CallbackEvent {
 pub enum CallbackRole {
     Primary,
     Replica,
+    StandbyLeader,
     Demoted,
 }
 

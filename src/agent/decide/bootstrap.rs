@@ -6,7 +6,7 @@ use crate::cluster::{SyncMode, SyncState, SystemId};
 use super::action::ExitStatus;
 use super::draft::{Choice, Draft, Wake, living_lease};
 use super::memory::GivingUp;
-use super::situation::{Lock, Server, Situation};
+use super::situation::{Lock, Server, Situation, Was};
 use super::{Action, Reason, election, stopping};
 
 /// How often the roles of a new cluster are tried: the first attempt may have failed with a server that fell.
@@ -80,11 +80,19 @@ pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
                 draft.act(Action::SetDataAside);
                 return (Reason::InitializeFailed, Wake::After);
             }
-            if let Some(JobReport { job: Job::Initdb, state: JobState::Failed { at }, .. }) = &s.view.job {
+            if let Some(JobReport {
+                job: Job::Initdb | Job::CloneRemote,
+                state: JobState::Failed { at },
+                ..
+            }) = &s.view.job
+            {
                 let until = *at + super::draft::JOB_BACKOFF;
                 if s.now() < until {
                     return (Reason::JobBackoff { until }, Wake::At(until, super::Why::Backoff));
                 }
+            }
+            if s.view.local.joins_only || s.view.tags.failover_priority() == 0 {
+                return (Reason::JoiningOnly, Wake::Loop);
             }
             draft.act(Action::ClaimInitialize { lease });
             (Reason::ClaimingInitialize, Wake::After)
@@ -92,20 +100,37 @@ pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
     }
 }
 
+/// Tells whether this member makes the cluster, under the lease that it has.
+pub(super) fn claimed(s: &Situation<'_>) -> bool {
+    let initialize = s.snapshot().and_then(|snapshot| snapshot.initialize.as_ref()).map(|keyed| &keyed.value);
+    match (initialize, living_lease(s)) {
+        (Some(Initialize::UnderWay { lease: claim }), Some(lease)) => *claim == lease,
+        (Some(_) | None, _) => false,
+    }
+}
+
 /// What the holder of the claim does.
 fn make(s: &Situation<'_>, lease: LeaseId, draft: &mut Draft<'_>) -> Choice {
-    let made = s.view.postgres.control().filter(|control| control.bootstrap_unfinished);
+    let standby_cluster = s.view.settings.standby_cluster.is_some();
+    let made = s.view.postgres.control().filter(|control| {
+        control.bootstrap_unfinished || (standby_cluster && Was::of(control) == Was::Replica)
+    });
     if let Some(control) = made {
         let sync = first_sync(s);
         draft.act(Action::FinishInitialize { lease, system_id: control.system_id, sync });
         return (Reason::FinishingInitialize, Wake::After);
     }
-    let failed =
-        matches!(&s.view.job, Some(JobReport { job: Job::Initdb, state: JobState::Failed { .. }, .. }));
+    let job = if standby_cluster { Job::CloneRemote } else { Job::Initdb };
+    let failed = s
+        .view
+        .job
+        .as_ref()
+        .is_some_and(|report| report.job == job && matches!(report.state, JobState::Failed { .. }));
     // A claim outlives one failed attempt only to be given back.
     let give_back = failed && draft.start_would_wait();
     if matches!(s.server, Server::NoData) && !give_back {
-        return draft.start_job(Job::Initdb, Reason::Initializing);
+        let reason = if standby_cluster { Reason::CloningRemote } else { Reason::Initializing };
+        return draft.start_job(job, reason);
     }
     if !matches!(s.server, Server::NoData) {
         draft.act(Action::SetDataAside);
@@ -271,6 +296,23 @@ mod tests {
 
         assert_eq!(deeds(&built_in), [Deed::AbandonInitialize]);
         assert_eq!(deeds(&custom), [Deed::AbandonInitialize, Deed::Exit]);
+    }
+
+    #[test]
+    fn who_may_not_lead_or_has_no_bootstrap_section_makes_no_cluster() {
+        let empty = healthy("b").with(|f| {
+            f.snapshot = Snapshot::default();
+            f.view.postgres.data = Data::Empty;
+            f.view.postgres.process = Process::Stopped;
+        });
+        let tagged = empty.clone().with(|f| f.view.tags.nofailover = true);
+        let joins = empty.clone().with(|f| f.view.local.joins_only = true);
+
+        assert_eq!(deeds(&decide(&empty.view(), &Memory::default())), [Deed::ClaimInitialize]);
+        for world in [tagged, joins] {
+            let decision = decide(&world.view(), &Memory::default());
+            assert_eq!((&decision.reason, deeds(&decision)), (&Reason::JoiningOnly, vec![]));
+        }
     }
 
     #[test]

@@ -279,7 +279,7 @@ impl<'a> Draft<'a> {
                 self.memory.recovery.roles_failed = self.memory.recovery.roles_failed.saturating_add(1);
             }
             Job::PrePromote { .. } => self.memory.pre_promote_failed = Some(*at),
-            Job::Initdb | Job::Clone { .. } | Job::Restore => {}
+            Job::Initdb | Job::Clone { .. } | Job::CloneRemote | Job::Restore | Job::ArchiveLast { .. } => {}
         }
     }
 }

@@ -3,16 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::agent::view::{
-    Initialize, Member, PeerFacts, ReplicaFacts, Revision, Snapshot, Tick, Upstream, Watchdog,
-};
+use crate::agent::view::{Initialize, Member, PeerFacts, ReplicaFacts, Revision, Snapshot, Tick, Watchdog};
 use crate::cluster::{FailoverRequest, MemberName, Role, State, SyncState, SystemId, Timeline};
 
 use super::action::Compared;
 use super::draft::{Choice, Draft, Wake, living_lease};
 use super::memory::RacePosition;
 use super::situation::{Server, Situation, Was};
-use super::{Action, Reason, Why, bootstrap, failsafe, replica, stopping, sync};
+use super::{Action, Reason, Why, bootstrap, failsafe, replica, standby, stopping, sync};
 
 /// How long each member with precedence among equals gets, so that one transaction decides.
 const TURN: Duration = Duration::from_millis(50);
@@ -27,14 +25,16 @@ pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
         Server::NoData | Server::Unfinished => bootstrap::rule(s, draft),
         Server::Unreadable => (Reason::UnreadableData, Wake::Loop),
         Server::Down { control, .. } => {
-            if control.bootstrap_unfinished {
+            if control.bootstrap_unfinished || bootstrap::claimed(s) {
                 return bootstrap::rule(s, draft);
             }
             let initialized = s.snapshot().is_some_and(|snapshot| snapshot.initialize.is_some());
-            if !initialized && Was::of(control) != Was::Replica {
+            // In a standby cluster all data is a replica's, and whose it is will be seen where it streams from.
+            let standby_cluster = s.view.settings.standby_cluster.is_some();
+            if !initialized && (Was::of(control) != Was::Replica || standby_cluster) {
                 draft.memory.adopting = true;
             }
-            draft.start_replica(Upstream::Nobody, Reason::StartingBeforeRace)
+            draft.start_replica(standby::upstream(s), Reason::StartingBeforeRace)
         }
         Server::Starting { since, .. } => (Reason::ReplicaIsStarting { since }, Wake::ProgressSince(since)),
         Server::Unresponsive { since, .. } => (Reason::ReplicaUnresponsive { since }, Wake::Progress),
@@ -52,7 +52,7 @@ pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
 pub(super) fn await_own_old_lease(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
     match s.server {
         Server::Down { control, .. } if !control.bootstrap_unfinished => {
-            draft.start_replica(Upstream::Nobody, Reason::StartingBeforeRace)
+            draft.start_replica(standby::upstream(s), Reason::StartingBeforeRace)
         }
         Server::Stopping { mode, since } => stopping(s, draft, mode, since),
         Server::NoData
@@ -217,7 +217,7 @@ fn not_eligible(
         Some(Initialize::Done(_)) => {}
         Some(Initialize::UnderWay { .. }) => return Some((Reason::AnotherInitializes, Wake::Loop)),
         Some(Initialize::Invalid) => return Some((Reason::NoIdentifier, Wake::Loop)),
-        None if draft.memory.adopting => {}
+        None if draft.memory.adopting || s.view.settings.standby_cluster.is_some() => {}
         None => return Some((Reason::NoIdentifier, Wake::Loop)),
     }
     let again = draft.memory.pre_promote_failed.map(|at| at + s.view.settings.ttl);

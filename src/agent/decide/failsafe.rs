@@ -77,7 +77,10 @@ fn round(s: &Situation<'_>, snapshot: &Snapshot, draft: &mut Draft<'_>) -> Optio
         return Some((Reason::FailsafeLeading { deadline: lead.deadline }, Wake::At(next, Why::Limit)));
     }
     let members = set.iter().filter(|name| **name != s.view.me).cloned().collect();
-    draft.act(Action::AskForPromises { members, slots: slots::positions(s, snapshot, facts) });
+    draft.act(Action::AskForPromises {
+        members,
+        slots: slots::positions(s, snapshot, &facts.slots, facts.lsn),
+    });
     let reason = match lead {
         Some(lead) => Reason::FailsafeLeading { deadline: lead.deadline },
         None => Reason::AskingForPromises,

@@ -1,8 +1,10 @@
 //! What the holder of the lock does: keep the gate, serve, and give up the lock when its server cannot.
 
+use std::collections::BTreeMap;
+
 use crate::agent::view::{
     Configuration, Control, Fence, Guard, Initialize, Job, JobState, PrimaryFacts, ReplicaFacts, Revision,
-    Started, StopMode, Tick, Upstream, Watchdog,
+    Slot, Started, StopMode, Tick, Upstream, Watchdog,
 };
 use crate::cluster::{History, Lsn, SyncState};
 
@@ -70,18 +72,18 @@ pub(super) fn keep_gate(s: &Situation<'_>, fence: Fence, draft: &mut Draft<'_>) 
 }
 
 /// Tells whether a server that does not serve has used up its time and another member could serve in its place.
-fn overdue(s: &Situation<'_>, since: Tick) -> bool {
+pub(super) fn overdue(s: &Situation<'_>, since: Tick) -> bool {
     s.now().since(since) >= s.view.settings.primary_start_timeout && !successors(s, None).is_empty()
 }
 
 /// Stops a server that cannot serve; the lock goes once it is down.
-fn give_up(why: GivingUp, reason: Reason, draft: &mut Draft<'_>) -> Choice {
+pub(super) fn give_up(why: GivingUp, reason: Reason, draft: &mut Draft<'_>) -> Choice {
     draft.memory.giving_up = Some(why);
     draft.stop(StopMode::Immediate);
     (reason, Wake::Progress)
 }
 
-fn release(s: &Situation<'_>, fence: Fence, optime: Option<Lsn>, draft: &mut Draft<'_>) {
+pub(super) fn release(s: &Situation<'_>, fence: Fence, optime: Option<Lsn>, draft: &mut Draft<'_>) {
     if matches!(s.view.guard, Guard::Armed { .. } | Guard::Released) {
         draft.act(Action::Disarm);
     }
@@ -253,7 +255,8 @@ pub(super) fn maintain(s: &Situation<'_>, fence: Fence, facts: &PrimaryFacts, dr
     wake
 }
 
-fn keys(s: &Situation<'_>, fence: Fence, facts: &PrimaryFacts, draft: &mut Draft<'_>) {
+/// Keeps the identifier and the configuration of the cluster.
+pub(super) fn cluster_keys(s: &Situation<'_>, fence: Fence, draft: &mut Draft<'_>) {
     let Some(snapshot) = s.snapshot() else { return };
     let lost = match &snapshot.initialize {
         None => Some(Revision(0)),
@@ -268,6 +271,11 @@ fn keys(s: &Situation<'_>, fence: Fence, facts: &PrimaryFacts, draft: &mut Draft
     if snapshot.config == Revision(0) {
         draft.act(Action::RestoreConfig { fence });
     }
+}
+
+fn keys(s: &Situation<'_>, fence: Fence, facts: &PrimaryFacts, draft: &mut Draft<'_>) {
+    cluster_keys(s, fence, draft);
+    let Some(snapshot) = s.snapshot() else { return };
     let present = snapshot.history.as_ref().map(|keyed| &keyed.value);
     let wanted = match s.view.settings.max_timelines_history {
         Some(lines) => facts.history.trimmed(lines),
@@ -279,7 +287,19 @@ fn keys(s: &Situation<'_>, fence: Fence, facts: &PrimaryFacts, draft: &mut Draft
     if let Some(members) = failsafe::members(s, snapshot) {
         draft.act(Action::WriteFailsafe { fence, members });
     }
-    let status = slots::status(s, snapshot, facts, draft);
+    write_status(s, fence, &facts.slots, facts.lsn, draft);
+}
+
+/// Writes how far this member is, once in a `loop_wait`.
+pub(super) fn write_status(
+    s: &Situation<'_>,
+    fence: Fence,
+    found: &BTreeMap<String, Slot>,
+    lsn: Lsn,
+    draft: &mut Draft<'_>,
+) {
+    let Some(snapshot) = s.snapshot() else { return };
+    let status = slots::status(s, snapshot, found, lsn, draft);
     let due =
         draft.memory.status_written.as_ref().is_none_or(|(at, written)| {
             s.now().since(*at) >= s.view.settings.loop_wait && *written != status

@@ -44,8 +44,10 @@ pub struct Memory {
     pub starts: Starts,
     /// The server was stopped for a switchover and is to follow, in a paused cluster too.
     pub stepped_down: bool,
-    /// The data was a primary's when it was started for a cluster without an identifier.
+    /// The data was one to lead with when it was started for a cluster without an identifier.
     pub adopting: bool,
+    /// A primary is being stopped to become the leader of a standby cluster.
+    pub demoting_cluster: bool,
     /// The change of `synchronous_standby_names` that standbys must have passed.
     pub sync_change: Option<SyncChange>,
     /// When each member was last seen by this leader, by its slot.

@@ -25,6 +25,7 @@ mod rewind;
 mod silence;
 mod situation;
 mod slots;
+mod standby;
 mod switchover;
 mod sync;
 
@@ -108,7 +109,9 @@ fn choose(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
             draft.act(Action::CancelJob);
             return (Reason::CancellingJob { job: report.job.name() }, Wake::Progress);
         }
-        if let Lock::Mine(fence) = s.lock {
+        if let Lock::Mine(fence) = s.lock
+            && s.view.settings.standby_cluster.is_none()
+        {
             leader::keep_gate(s, fence, draft);
         }
         return (Reason::JobUnderWay { job: report.job.name(), since: report.started }, Wake::Progress);
@@ -117,6 +120,7 @@ fn choose(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
         return pause::rule(s, draft);
     }
     match s.lock {
+        Lock::Mine(fence) if s.view.settings.standby_cluster.is_some() => standby::rule(s, fence, draft),
         Lock::Mine(fence) => leader::rule(s, fence, draft),
         Lock::Other(key) => replica::rule(s, &key.name, draft),
         Lock::Free => election::rule(s, draft),

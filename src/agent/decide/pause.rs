@@ -4,7 +4,7 @@ use crate::agent::view::{Data, Fence, Guard, Initialize, Upstream};
 
 use super::draft::{Choice, Draft, Wake, living_lease};
 use super::situation::{Lock, Server, Situation, Was};
-use super::{Action, Reason, Why, election, leader, replica, rewind, stopping, switchover};
+use super::{Action, Reason, Why, election, leader, replica, rewind, standby, stopping, switchover};
 
 pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
     match s.lock {
@@ -37,6 +37,9 @@ fn holding(s: &Situation<'_>, fence: Fence, draft: &mut Draft<'_>) -> Choice {
             }
             let wake = leader::maintain(s, fence, facts, draft);
             (Reason::PausedLeading, wake)
+        }
+        Server::Replica(facts) if s.view.settings.standby_cluster.is_some() => {
+            standby::lead(s, fence, facts, draft)
         }
         Server::Replica(facts) if asked_to_lead(s) || draft.memory.promoting_since.is_some() => {
             leader::promote(s, fence, facts, draft)

@@ -93,11 +93,12 @@ fn words(s: &Situation<'_>, draft: &Draft<'_>) -> (State, Role) {
         Some(Job::Initdb) if s.view.local.custom_bootstrap => {
             return (State::CustomBootstrap, Role::Uninitialized);
         }
-        Some(Job::Initdb) => return (State::Initializing, Role::Uninitialized),
+        Some(Job::Initdb | Job::CloneRemote) => return (State::Initializing, Role::Uninitialized),
         Some(Job::Clone { .. } | Job::Restore) => return (State::CreatingReplica, Role::Replica),
         // Nobody copies from a primary whose replication role is not made yet.
         Some(Job::PostBootstrap { .. }) => return (State::CustomBootstrap, Role::Primary),
-        Some(Job::Rewind { .. } | Job::CrashRecovery | Job::PrePromote { .. }) | None => {}
+        Some(Job::Rewind { .. } | Job::CrashRecovery | Job::PrePromote { .. } | Job::ArchiveLast { .. })
+        | None => {}
     }
     let of = |role: Started| match role {
         Started::Primary => Role::Primary,
@@ -128,6 +129,7 @@ fn words(s: &Situation<'_>, draft: &Draft<'_>) -> (State, Role) {
             let unfinished = s.view.postgres.control().is_some_and(|control| control.bootstrap_unfinished);
             (if unfinished { State::CustomBootstrap } else { State::Running }, Role::Primary)
         }
+        Server::Replica(_) if leads_standby_cluster(s) => (State::Running, Role::StandbyLeader),
         Server::Replica(_) => {
             let promoted = draft.memory.promoting_since.is_some();
             (State::Running, if promoted { Role::Promoted } else { Role::Replica })
@@ -135,11 +137,16 @@ fn words(s: &Situation<'_>, draft: &Draft<'_>) -> (State, Role) {
     }
 }
 
+fn leads_standby_cluster(s: &Situation<'_>) -> bool {
+    s.view.settings.standby_cluster.is_some() && matches!(s.lock, Lock::Mine(_))
+}
+
 /// Tells callbacks what has happened to the server since they were told last.
 fn callbacks(s: &Situation<'_>, draft: &mut Draft<'_>) {
     let told = draft.memory.announced;
     let role = match (&s.view.postgres.process, s.lock) {
         (Process::Running(Running::Primary(_)), Lock::Mine(_)) => CallbackRole::Primary,
+        (Process::Running(Running::Replica(_)), _) if leads_standby_cluster(s) => CallbackRole::StandbyLeader,
         (Process::Running(Running::Replica(_)), _) => CallbackRole::Replica,
         (Process::Stopped | Process::Crashed, lock) => return went_down(s, lock, draft),
         (

@@ -43,6 +43,12 @@ reasons! {
     Leading => "I hold the lock and Postgres is primary";
     /// The lock is held and the server leaves recovery.
     Promoting { timeline: Timeline, lsn: Lsn } => "I hold the lock and promote Postgres at {lsn} on timeline {timeline}";
+    /// The lock of a standby cluster is held: the server follows the other cluster, and the members follow it.
+    LeadingStandby => "I hold the lock of a standby cluster and follow the other cluster";
+    /// The cluster has become a standby cluster: its primary is stopped and follows the other cluster.
+    DemotingCluster => "the cluster is to be a standby cluster; I stop my primary";
+    /// The demoted server is down, and the last of its WAL goes to the archive for those who read it there.
+    ArchivingLast => "I archive the last WAL of my former primary";
     /// The lock is held, and the user's program comes before the promotion.
     RunningPrePromote => "I hold the lock and run pre_promote";
     /// The user's program before the promotion failed: the lock goes, and this member does not stand for a ttl.
@@ -189,8 +195,12 @@ reasons! {
     // ── making the cluster ──
     /// Nobody has made the cluster; this member claims to.
     ClaimingInitialize => "there is no cluster; I claim to make it";
+    /// There is no cluster, and this member's tags or the lack of a `bootstrap` section keep it from making one.
+    JoiningOnly => "there is no cluster, and I am not to make one; I wait";
     /// Another member makes the cluster.
     AnotherInitializes => "another member makes the cluster";
+    /// The data of a new standby cluster is copied from the cluster that it follows.
+    CloningRemote => "I make the standby cluster by a copy of the other cluster";
     /// initdb is running.
     Initializing => "I make the cluster by initdb";
     /// The new data is there: the cluster gets its identifier and its leader.

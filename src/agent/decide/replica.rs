@@ -63,7 +63,7 @@ pub(super) fn follow(
         return choice;
     }
     match &wanted {
-        Upstream::Nobody | Upstream::Other => {
+        Upstream::Nobody | Upstream::Remote { .. } | Upstream::Other => {
             if facts.upstream != wanted {
                 draft.act(Action::Follow { upstream: wanted.clone() });
             }
@@ -164,6 +164,11 @@ pub(super) fn clone(s: &Situation<'_>, leader: &MemberName, replaces: bool, draf
     }
 }
 
+/// Tells whether a member is a running leader, of a standby cluster too.
+fn leads_running(member: &Member) -> bool {
+    matches!(member.facts.role, Role::Primary | Role::StandbyLeader) && member.facts.state == State::Running
+}
+
 /// Returns whom to copy from: a running member that offers itself, else the leader once it is a running primary. After
 /// a failed copy from another member it is the leader's turn.
 pub(super) fn source(s: &Situation<'_>, leader: &MemberName, from_leader: bool) -> Option<MemberName> {
@@ -183,10 +188,7 @@ pub(super) fn source(s: &Situation<'_>, leader: &MemberName, from_leader: bool) 
             && member.facts.state == State::Running
     };
     let replica = snapshot.members.iter().find(offers).map(|(name, _)| name);
-    let leads = snapshot
-        .members
-        .get(leader)
-        .is_some_and(|member| member.facts.role == Role::Primary && member.facts.state == State::Running);
+    let leads = snapshot.members.get(leader).is_some_and(leads_running);
     let leading = (leads && *leader != s.view.me && !matches!(s.lock, Lock::Free)).then_some(leader);
     let chosen = if from_leader { leading } else { replica.or(leading) };
     chosen.cloned()

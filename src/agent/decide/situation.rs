@@ -217,6 +217,10 @@ impl<'a> Situation<'a> {
     ///
     /// `leader` is the leader's document; its timeline counts only while it says that it is a running primary.
     pub(super) fn divergence(&self, leader: Option<&Member>) -> Divergence {
+        // WAL of a standby cluster comes from elsewhere: whether it parts is seen there, and streaming tells.
+        if leader.is_some_and(|member| member.facts.role == Role::StandbyLeader) {
+            return Divergence::None;
+        }
         let running_primary = leader
             .filter(|member| member.facts.role == Role::Primary && member.facts.state == State::Running);
         let Some(theirs) = running_primary.and_then(|member| member.facts.timeline) else {

@@ -34,6 +34,11 @@ pub(super) fn of_primary(s: &Situation<'_>, facts: &PrimaryFacts, draft: &mut Dr
     keep(s, &facts.slots, Started::Primary, None, draft);
 }
 
+/// Makes, drops and moves slots of the leader of a standby cluster, from which its members stream.
+pub(super) fn of_standby_leader(s: &Situation<'_>, facts: &ReplicaFacts, draft: &mut Draft<'_>) {
+    keep(s, &facts.slots, Started::Primary, Some(facts.replayed), draft);
+}
+
 /// Makes, drops and moves slots of a replica; asks for copies of logical slots that it lacks.
 pub(super) fn of_replica(
     s: &Situation<'_>,
@@ -103,16 +108,16 @@ pub(super) fn in_silence(
 pub(super) fn positions(
     s: &Situation<'_>,
     snapshot: &Snapshot,
-    facts: &PrimaryFacts,
+    found: &BTreeMap<String, Slot>,
+    end: Lsn,
 ) -> BTreeMap<String, Lsn> {
     let wanted = wanted(s, snapshot, Started::Primary);
-    let mut slots: BTreeMap<String, Lsn> = facts
-        .slots
+    let mut slots: BTreeMap<String, Lsn> = found
         .iter()
         .filter(|(name, slot)| wanted.get(*name).is_some_and(|wanted| wanted.kind == slot.kind))
         .filter_map(|(name, slot)| Some((name.clone(), slot.lsn?)))
         .collect();
-    slots.insert(s.view.me.slot_name(), facts.lsn);
+    slots.insert(s.view.me.slot_name(), end);
     slots
 }
 
@@ -215,9 +220,12 @@ fn wanted(s: &Situation<'_>, snapshot: &Snapshot, role: Started) -> BTreeMap<Str
             used_here: None,
         });
     }
+    let standby_cluster = &s.view.settings.standby_cluster;
     let feeds_back = !is_behind_nostream(snapshot, me, &s.view.tags);
     for (slot, kind) in &s.view.settings.permanent_slots {
-        let allowed = if kind.is_physical() { *slot != own } else { role == Started::Primary || feeds_back };
+        // In a standby cluster nothing is decoded.
+        let decodes = standby_cluster.is_none() && (role == Started::Primary || feeds_back);
+        let allowed = if kind.is_physical() { *slot != own } else { decodes };
         if allowed {
             let used_here = Some(role == Started::Primary && kind.is_physical());
             slots.entry(slot.clone()).or_insert_with(|| Wanted {
@@ -254,7 +262,11 @@ fn is_behind_nostream(snapshot: &Snapshot, name: &MemberName, tags: &Tags) -> bo
 /// it, need.
 pub fn needs_feedback(snapshot: &Snapshot, settings: &Settings, me: &MemberName, tags: &Tags) -> bool {
     let logical = settings.permanent_slots.values().any(|kind| !kind.is_physical());
-    if !logical || !settings.use_slots || is_behind_nostream(snapshot, me, tags) {
+    if !logical
+        || settings.standby_cluster.is_some()
+        || !settings.use_slots
+        || is_behind_nostream(snapshot, me, tags)
+    {
         return false;
     }
     let mut through = BTreeSet::from([me.clone()]);
@@ -281,14 +293,15 @@ pub fn needs_feedback(snapshot: &Snapshot, settings: &Settings, me: &MemberName,
 pub(super) fn status(
     s: &Situation<'_>,
     snapshot: &Snapshot,
-    facts: &PrimaryFacts,
+    found: &BTreeMap<String, Slot>,
+    end: Lsn,
     draft: &mut Draft<'_>,
 ) -> Status {
-    let mut slots = positions(s, snapshot, facts);
+    let mut slots = positions(s, snapshot, found, end);
     let ttl = s.view.settings.member_slots_ttl;
     if ttl.is_zero() || !s.view.settings.use_slots {
         slots.retain(|name, _| s.view.settings.permanent_slots.contains_key(name));
-        return Status { optime: Some(facts.lsn), slots, retain_slots: BTreeSet::new() };
+        return Status { optime: Some(end), slots, retain_slots: BTreeSet::new() };
     }
     let before = snapshot.status.iter().flat_map(|keyed| &keyed.value.retain_slots);
     let mut seen: BTreeMap<String, Tick> = before.map(|slot| (slot.clone(), s.now())).collect();
@@ -298,7 +311,7 @@ pub(super) fn status(
     seen.retain(|slot, at| s.now().since(*at) < ttl && !s.view.settings.permanent_slots.contains_key(slot));
     let retain_slots = seen.keys().cloned().collect();
     draft.memory.members_seen = seen;
-    Status { optime: Some(facts.lsn), slots, retain_slots }
+    Status { optime: Some(end), slots, retain_slots }
 }
 
 #[cfg(test)]

@@ -41,7 +41,24 @@ pub fn kept(instance: &Instance) -> Kept {
     if kept.sync_names.as_deref() == Some(instance.own_sync_names().as_str()) {
         kept.sync_names = None;
     }
+    // Whom it follows is kept; how the archive is read is the configuration's. A recovery to a target is nobody's
+    // but its own.
+    if let Some(conninfo) = kept.recovery.get("primary_conninfo") {
+        let pairs = standby::parse_conninfo(conninfo).unwrap_or_default();
+        let place = |key: &str| pairs.get(key).map(String::as_str).unwrap_or_default();
+        let extra = instance.recovery_extra(is_remote(instance, place("host"), place("port")));
+        kept.recovery.retain(|name, _| !EXTRA.contains(&name.as_str()));
+        kept.recovery.extend(extra);
+    }
     kept
+}
+
+/// The parameters of recovery that the configuration names.
+const EXTRA: [&str; 4] =
+    ["archive_cleanup_command", "recovery_end_command", "recovery_min_apply_delay", "restore_command"];
+
+fn is_remote(instance: &Instance, host: &str, port: &str) -> bool {
+    instance.remote().is_some_and(|remote| remote.host == host && remote.port.to_string() == port)
 }
 
 fn is_ours(text: &str) -> bool {
@@ -136,7 +153,9 @@ pub fn write_main(instance: &Instance, kept: &Kept) -> Result<bool, FileError> {
 
 /// Returns the recovery parameters of a server that follows `upstream`.
 pub fn recovery(instance: &Instance, upstream: Option<&standby::Upstream>) -> Parameters {
-    standby::recovery_parameters(upstream, &instance.recovery_extra())
+    let follows_remote =
+        upstream.is_some_and(|upstream| is_remote(instance, &upstream.host, &upstream.port.to_string()));
+    standby::recovery_parameters(upstream, &instance.recovery_extra(follows_remote))
 }
 
 #[cfg(test)]

@@ -316,7 +316,7 @@ fn running(instance: &Instance, seen: &Monitored, found: &[slots::Slot], read: &
             received: seen.received,
             replayed: seen.replayed.unwrap_or_default(),
             streaming: seen.receiver.as_ref().is_some_and(|receiver| receiver.status == "streaming"),
-            upstream: upstream(&seen.primary_conninfo, &seen.primary_slot_name, read),
+            upstream: upstream(instance, &seen.primary_conninfo, &seen.primary_slot_name, read),
             sync_names,
             slots,
         });
@@ -358,7 +358,7 @@ fn replica_timeline(data_dir: &Path, seen: &Monitored) -> Timeline {
 }
 
 /// Tells whom a replica follows. A connection that leads to no member in its present place is `Other`.
-fn upstream(conninfo: &str, slot: &str, read: &DcsRead) -> Upstream {
+fn upstream(instance: &Instance, conninfo: &str, slot: &str, read: &DcsRead) -> Upstream {
     if conninfo.trim().is_empty() {
         return Upstream::Nobody;
     }
@@ -370,11 +370,12 @@ fn upstream(conninfo: &str, slot: &str, read: &DcsRead) -> Upstream {
     let there = |document: &crate::contract::member::MemberDocument| {
         document.host_port().is_some_and(|(h, p)| h == host && p == port)
     };
+    let slot = Some(slot.to_owned()).filter(|slot| !slot.is_empty());
+    if instance.remote().is_some_and(|remote| (remote.host.as_str(), remote.port) == (host, port)) {
+        return Upstream::Remote { slot };
+    }
     match read.documents.iter().find(|(_, document)| there(document)) {
-        Some((name, _)) => Upstream::Member {
-            name: name.clone(),
-            slot: Some(slot.to_owned()).filter(|slot| !slot.is_empty()),
-        },
+        Some((name, _)) => Upstream::Member { name: name.clone(), slot },
         None => Upstream::Other,
     }
 }
