@@ -19,6 +19,7 @@ pub mod plan;
 pub mod schema;
 pub mod validate;
 
+pub mod demote_cluster;
 pub mod dsn;
 pub mod edit_config;
 pub mod explain;
@@ -30,6 +31,7 @@ pub mod list;
 pub mod patroni;
 pub mod patronictl;
 pub mod pause;
+pub mod promote_cluster;
 pub mod query;
 pub mod reinit;
 pub mod reload;
@@ -78,6 +80,8 @@ enum Command {
     Resume(resume::Args),
     ShowConfig(show_config::Args),
     EditConfig(edit_config::Args),
+    DemoteCluster(demote_cluster::Args),
+    PromoteCluster(promote_cluster::Args),
     Query(query::Args),
     Dsn(dsn::Args),
     Flush(flush::Args),
@@ -144,6 +148,8 @@ pub fn run() -> Exit {
         Command::Resume(args) => resume::run(args),
         Command::ShowConfig(args) => show_config::run(args),
         Command::EditConfig(args) => edit_config::run(args),
+        Command::DemoteCluster(args) => demote_cluster::run(args),
+        Command::PromoteCluster(args) => promote_cluster::run(args),
         Command::Query(args) => query::run(args),
         Command::Dsn(args) => dsn::run(args),
         Command::Flush(args) => flush::run(args),

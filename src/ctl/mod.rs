@@ -11,6 +11,7 @@ pub mod config;
 pub mod explain;
 pub mod list;
 pub mod member;
+pub mod standby;
 pub mod table;
 pub mod topology;
 

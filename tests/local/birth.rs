@@ -109,10 +109,15 @@ fn a_standby_cluster_follows_fails_over_and_becomes_its_own() {
         agents.sql("c", "SELECT count(*) FROM t").as_deref() == Some("2")
     });
 
-    agents.patch_config("c", r#"{"standby_cluster": null}"#);
+    let told = agents.patronictl("c", &["promote-cluster", "other", "--force"]);
+    assert!(told.contains("cluster is successfully promoted"), "{told}");
     within(SLOW, "it is a cluster of its own", || agents.status("c", "/primary") == Some(200));
     within(SLOW, "it takes writes", || agents.sql("c", "INSERT INTO t VALUES (3)").is_some());
     assert_eq!(agents.sql("a", "SELECT count(*) FROM t").as_deref(), Some("2"));
+
+    let told = agents.patronictl("c", &["demote-cluster", "other", "--force", "--restore-command", "false"]);
+    assert!(told.contains("cluster is successfully demoted"), "{told}");
+    assert_eq!(agents.sql("c", "INSERT INTO t VALUES (4)"), None);
 }
 
 #[test]
@@ -121,6 +126,9 @@ fn data_that_is_there_becomes_a_cluster_of_another_name() {
     agents.start_agent("a");
     within(SLOW, "a cluster", || agents.status("a", "/primary") == Some(200));
     assert!(agents.sql("a", "CREATE TABLE t AS SELECT 1 AS id").is_some());
+    // What a failed attempt to make a cluster leaves is put aside; this one is to be whole.
+    let mark = agents.folder().join("a/data/keddah.bootstrap");
+    within(SLOW, "the cluster is made", || !mark.exists());
     agents.kill_host("a");
 
     agents.edit_config("a", "scope: demo", "scope: again");

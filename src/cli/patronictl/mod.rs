@@ -7,6 +7,7 @@ pub mod config;
 pub mod leader;
 pub mod members;
 pub mod show;
+pub mod standby;
 
 use std::path::{Path, PathBuf};
 
@@ -43,6 +44,8 @@ struct Tool {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Demote cluster to a standby cluster
+    DemoteCluster(standby::Demote),
     /// Generate a dsn for the provided member, defaults to a dsn of the leader
     Dsn(show::Dsn),
     /// Edit cluster configuration
@@ -57,6 +60,8 @@ enum Command {
     List(show::List),
     /// Disable auto failover
     Pause(config::Pause),
+    /// Promote cluster, make it run standalone
+    PromoteCluster(standby::Promote),
     /// Query a PostgreSQL member
     Query(show::Query),
     /// Reinitialize cluster member
@@ -131,6 +136,7 @@ pub fn run() -> Exit {
 
 fn dispatch(place: &Place, command: Command) -> anyhow::Result<Exit> {
     match command {
+        Command::DemoteCluster(args) => standby::demote(place, args),
         Command::Dsn(args) => show::dsn(place, &args),
         Command::EditConfig(args) => config::edit(place, &args),
         Command::Failover(args) => leader::failover(place, args),
@@ -138,6 +144,7 @@ fn dispatch(place: &Place, command: Command) -> anyhow::Result<Exit> {
         Command::History(args) => show::history(place, &args),
         Command::List(args) => show::list(place, &args),
         Command::Pause(args) => config::pause(place, &args, true),
+        Command::PromoteCluster(args) => standby::promote(place, &args),
         Command::Query(args) => show::query(place, args),
         Command::Reinit(args) => members::reinit(place, &args),
         Command::Reload(args) => members::reload(place, &args),
