@@ -211,14 +211,18 @@ impl Notices {
     /// The connection broke: the guard is gone.
     pub async fn next(&mut self) -> Result<Status, GuardError> {
         loop {
+            let inner = &self.inner;
+            // Given up as soon as a word is there: whoever reads next finds the connection as it was.
+            let read = async { inner.read_one(&mut *inner.reading.lock().await).await };
             tokio::select! {
+                biased;
                 changed = self.latest.changed() => {
                     let seen = self.latest.borrow_and_update().clone();
                     if let (Ok(()), Some(status)) = (changed, seen) {
                         return Ok(status);
                     }
                 }
-                mut buffer = self.inner.reading.lock() => self.inner.read_one(&mut buffer).await?,
+                read = read => read?,
             }
         }
     }
