@@ -233,7 +233,9 @@ impl Agent {
 
     fn watchdog_settings(&self) -> protocol::WatchdogSettings {
         let section = &self.config.watchdog;
-        let ttl = self.settings.ttl.as_secs();
+        // A device that waits longer than the lease in force lasts could never be fed, and would reset the host.
+        let lease = self.keeper.ttl().unwrap_or(self.settings.ttl);
+        let ttl = self.settings.ttl.min(lease).as_secs();
         let margin = section.safety_margin.and_then(|margin| u64::try_from(margin).ok()).unwrap_or(5);
         // Below Patroni's shortest ttl the device has half of it; from there on what Patroni gives it.
         let timeout = if ttl < 20 { (ttl / 2).max(1) } else { ttl.saturating_sub(margin).max(1) };

@@ -1,11 +1,13 @@
 //! Three agents with their guards and Postgres servers, and the etcd they agree through; all of it goes when the test
 //! ends.
 
+use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keddah::sys::clock;
@@ -32,6 +34,8 @@ pub struct Agents {
     base_port: u16,
     /// The REST API speaks TLS, and asks for a certificate.
     encrypted: bool,
+    /// The watchdog of the first member.
+    pub device: Option<Device>,
     etcd: Child,
     agents: Vec<(String, Child)>,
 }
@@ -59,17 +63,32 @@ impl Agents {
         Agents::prepare("", true).run()
     }
 
+    /// The same with a watchdog that the first member must have.
+    pub fn start_watched() -> Agents {
+        Agents::make("", false, true).run()
+    }
+
     fn run(mut self) -> Agents {
         self.start_agent("a");
         within(SLOW, "the first agent makes the cluster", || self.status("a", "/primary") == Some(200));
         self.start_agent("b");
         self.start_agent("c");
         within(SLOW, "two replicas stream", || self.streaming() == 2);
+        // Members answer from memory; commands read what they have written to etcd.
+        within(SLOW, "two replicas have said so", || {
+            let cluster = self.get("a", "/cluster");
+            let members = cluster["members"].as_array().into_iter().flatten();
+            members.filter(|member| member["state"] == "streaming").count() == 2
+        });
         self
     }
 
     /// Starts etcd, and writes the configuration of three agents that are not started yet.
     pub fn prepare(dynamic: &str, encrypted: bool) -> Agents {
+        Agents::make(dynamic, encrypted, false)
+    }
+
+    fn make(dynamic: &str, encrypted: bool, watched: bool) -> Agents {
         assert!(
             nix::unistd::geteuid().is_root(),
             "Postgres runs as its own user here: run these tests as root"
@@ -88,7 +107,9 @@ impl Agents {
         }
         let etcd = start_etcd(&root, &user, base_port);
         std::fs::copy(CERTIFICATE, root.join("pair.pem")).unwrap();
-        let agents = Agents { folder, root, user, binary, base_port, encrypted, etcd, agents: Vec::new() };
+        let device = watched.then(|| Device::make(&root.join("a/device"), &user));
+        let agents =
+            Agents { folder, root, user, binary, base_port, encrypted, device, etcd, agents: Vec::new() };
         for (number, name) in NAMES.iter().enumerate() {
             agents.write_config(name, u16::try_from(number).unwrap(), dynamic);
         }
@@ -121,6 +142,10 @@ impl Agents {
         } else {
             (String::new(), String::new())
         };
+        let watchdog = match &self.device {
+            Some(_) if name == "a" => format!("{{mode: required, driver: testing, device: {root}/device}}"),
+            Some(_) | None => "{mode: 'off'}".to_owned(),
+        };
         let text = format!(
             "scope: demo
 name: {name}
@@ -145,7 +170,7 @@ postgresql:
     rewind: {{username: rewinder, password: rew}}
   parameters: {{unix_socket_directories: {root}, shared_buffers: 16MB}}
   pg_hba: ['local all all trust', 'host all all 127.0.0.1/32 md5', 'host replication all 127.0.0.1/32 md5']
-watchdog: {{mode: 'off'}}
+watchdog: {watchdog}
 "
         );
         std::fs::write(self.config(name), text).unwrap();
@@ -326,6 +351,33 @@ watchdog: {{mode: 'off'}}
 
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+}
+
+/// A pipe in the place of a watchdog device, and all that was ever written into it.
+pub struct Device {
+    written: Arc<Mutex<String>>,
+}
+
+impl Device {
+    fn make(path: &Path, user: &User) -> Device {
+        nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
+        let written = Arc::new(Mutex::new(String::new()));
+        // Open for writing too, so that the reading end is there between two of the guard's openings.
+        let mut pipe = std::fs::File::options().read(true).write(true).open(path).unwrap();
+        let kept = written.clone();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 64];
+            while let Ok(count) = pipe.read(&mut bytes) {
+                kept.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
+            }
+        });
+        Device { written }
+    }
+
+    pub fn written(&self) -> String {
+        self.written.lock().unwrap().clone()
     }
 }
 

@@ -76,6 +76,8 @@ impl std::fmt::Debug for Command {
 struct Shared {
     lease: Mutex<Lease>,
     times: Mutex<Times>,
+    /// The time to live that the last lease was asked for with; None: there was none yet.
+    asked: Mutex<Option<Duration>>,
     /// The fence that the guard was last armed under; None: disarmed or released.
     armed: Mutex<Option<Fence>>,
     /// The deadline that the other members' promises make, in failsafe mode.
@@ -109,6 +111,10 @@ impl Shared {
         *self.promised.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn set_asked(&self, asked: Option<Duration>) {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = asked;
+    }
+
     fn set_armed(&self, fence: Option<Fence>) {
         *self.armed.lock().unwrap_or_else(PoisonError::into_inner) = fence;
     }
@@ -139,6 +145,7 @@ impl Keeper {
         let shared = Arc::new(Shared {
             lease: Mutex::new(Lease::None),
             times: Mutex::new(times),
+            asked: Mutex::default(),
             armed: Mutex::new(None),
             promised: Mutex::new(None),
             confidence: Confidence::default(),
@@ -192,6 +199,11 @@ impl Keeper {
     /// Tells whether promises let this leader write at this moment.
     pub fn is_promised(&self) -> bool {
         self.shared.promised().is_some_and(|deadline| deadline.allows_writing(clock::now()))
+    }
+
+    /// Returns the time to live of the last lease: a changed setting counts from the next one on.
+    pub fn ttl(&self) -> Option<Duration> {
+        *self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Issues a certificate of confidence.
@@ -393,6 +405,7 @@ impl Task {
 
     fn hold(&mut self, held: Held) {
         self.held = Some(held);
+        self.shared.set_asked(Some(held.asked));
         self.shared.set(Lease::Held {
             id: held.id,
             deadline: held.deadline.at(),
