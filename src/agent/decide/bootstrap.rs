@@ -238,7 +238,10 @@ mod tests {
     fn a_recovery_that_ends_the_server_takes_the_cluster_back() {
         let fell = restored().with(|f| f.view.postgres.process = Process::Crashed);
 
-        let decision = decide(&fell.view(), &Memory::default());
+        let first = decide(&fell.clone().view(), &Memory::default());
+        let decision = decide(&fell.view(), &first.memory);
+
+        assert_eq!(deeds(&first), [Deed::StartPrimary], "an end from before is not of this recovery");
 
         assert_eq!(decision.reason, Reason::InitializeFailed);
         assert_eq!(deeds(&decision), [Deed::Disarm, Deed::ForsakeInitialize, Deed::SetDataAside, Deed::Exit]);

@@ -114,7 +114,8 @@ fn down(s: &Situation<'_>, fence: Fence, control: &Control, crashed: bool, draft
     }
     let tried = draft.memory.starts.tried >= STARTS_UNDER_LOCK;
     // A recovery that ended the server ends the next one in the same place.
-    if control.bootstrap_unfinished && (tried || (control.restored && crashed)) {
+    if control.bootstrap_unfinished && (tried || (control.restored && crashed && draft.memory.restored_began))
+    {
         return bootstrap::give_up(s, fence, control, draft);
     }
     if tried {
@@ -139,6 +140,7 @@ fn down(s: &Situation<'_>, fence: Fence, control: &Control, crashed: bool, draft
         return (Reason::StartingAsPrimary, Wake::At(until, Why::Backoff));
     }
     draft.count_start();
+    draft.memory.restored_began |= control.restored;
     keep_gate(s, fence, draft);
     draft.act(Action::StartPrimary { fence });
     (Reason::StartingAsPrimary, Wake::After)

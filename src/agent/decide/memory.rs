@@ -46,6 +46,8 @@ pub struct Memory {
     pub stepped_down: bool,
     /// The data was one to lead with when it was started for a cluster without an identifier.
     pub adopting: bool,
+    /// The first start of a restored cluster was given by this process: an end that is seen is that start's.
+    pub restored_began: bool,
     /// A primary is being stopped to become the leader of a standby cluster.
     pub demoting_cluster: bool,
     /// The change of `synchronous_standby_names` that standbys must have passed.
