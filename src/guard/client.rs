@@ -213,7 +213,7 @@ impl Notices {
         loop {
             let inner = &self.inner;
             // Given up as soon as a word is there: whoever reads next finds the connection as it was.
-            let read = async { inner.read_one(&mut *inner.reading.lock().await).await };
+            let read = async { inner.read_one(&mut inner.reading.lock().await).await };
             tokio::select! {
                 biased;
                 changed = self.latest.changed() => {
