@@ -157,6 +157,7 @@ const NOT_REACHED: &[(&str, &str)] = &[
     ("InitializeFailed", "the simulated initdb never fails"),
     ("ForeignData", "no simulated data comes from another cluster; a unit test has it"),
     ("UnreadableData", "the simulated disk does not rot"),
+    ("SwitchoverAwaitsCandidate", "a run writes less WAL than maximum_lag_on_failover; a unit test has it"),
     ("TooFarBehind", "a run writes less WAL than maximum_lag_on_failover; a unit test has it"),
     (
         "LeaseDoubtful",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::agent::view::{LeaseId, MemberFacts, RequestId, Status, Tick};
+use crate::agent::view::{LeaseId, MemberFacts, RequestId, Revision, Status, Tick};
 use crate::cluster::{Lsn, MemberName, SyncNames, Timeline};
 
 use super::action::CallbackRole;
@@ -32,6 +32,8 @@ pub struct Memory {
     pub pre_promote_failed: Option<Tick>,
     /// The switchover that this leader carries out.
     pub handover: Option<HandOver>,
+    /// When the request for a switchover was first seen, by its revision.
+    pub switchover_seen: Option<(Revision, Tick)>,
     /// The server cannot serve: it is stopped and the lock is released.
     pub giving_up: Option<GivingUp>,
     /// The restart that is under way.

@@ -109,6 +109,8 @@ reasons! {
     SwitchoverRefused { request: FailoverRequest, why: Refusal } => "the {request} is refused: {why}";
     /// The request is for a later time.
     SwitchoverScheduled { request: FailoverRequest } => "the {request} waits for its time";
+    /// The candidate lacks too much WAL just now; it may take a moment to catch up.
+    SwitchoverAwaitsCandidate { request: FailoverRequest } => "the {request} waits for its candidate to catch up";
 
     // ── following ──
     /// The server streams from where it should.

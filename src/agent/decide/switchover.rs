@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::agent::view::{
-    Control, ControlState, Deed, Fence, Guard, LeaseId, Member, PrimaryFacts, StopMode, Tick, Verdict,
+    Control, ControlState, Deed, Fence, Guard, LeaseId, Member, PrimaryFacts, Revision, StopMode, Tick,
+    Verdict,
 };
 use crate::cluster::{FailoverRequest, Lsn, MemberName, Role, State, SyncMode};
 
@@ -19,6 +20,11 @@ use super::{Action, Reason, Why, sync};
 /// A stop writes a checkpoint just after another one, and a candidate that streams has the rest in milliseconds; writes
 /// must be possible again within 5 s of a hand-over that fails.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(4);
+
+/// How long a candidate that lacks too much may take to catch up before the request is refused.
+///
+/// A switch to the next WAL segment, as each copy of the data makes, puts every standby 16 MB behind for a moment.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(2);
 
 /// How far the deadline must be away when the server is stopped for a hand-over.
 const DEADLINE_AWAY: Duration = Duration::from_secs(3);
@@ -35,6 +41,7 @@ pub(super) fn rule(
 ) -> Option<Choice> {
     let Some(keyed) = &s.snapshot()?.failover else {
         draft.memory.handover = None;
+        draft.memory.switchover_seen = None;
         return None;
     };
     let request = &keyed.value;
@@ -72,6 +79,10 @@ pub(super) fn rule(
         candidate(s, request, facts)
     };
     match chosen {
+        Err(Refusal::CandidateBehind) if s.now().since(first_seen(s, seen, draft)) < CATCH_UP_LIMIT => {
+            super::leader::maintain(s, fence, facts, draft);
+            Some((Reason::SwitchoverAwaitsCandidate { request: request.clone() }, Wake::Progress))
+        }
         Err(why) => {
             draft.act(Action::ClearFailover { fence, seen });
             Some((Reason::SwitchoverRefused { request: request.clone(), why }, Wake::After))
@@ -92,6 +103,12 @@ pub(super) fn rule(
             Some((Reason::SteppingDownFor { candidate }, Wake::Progress))
         }
     }
+}
+
+/// Returns when the request of this revision was first looked at.
+fn first_seen(s: &Situation<'_>, seen: Revision, draft: &mut Draft<'_>) -> Tick {
+    let known = draft.memory.switchover_seen.filter(|(revision, _)| *revision == seen);
+    draft.memory.switchover_seen.insert(known.unwrap_or((seen, s.now()))).1
 }
 
 fn until(s: &Situation<'_>, request: &FailoverRequest) -> Tick {

@@ -397,6 +397,27 @@ fn a_switchover_to_a_member_that_does_not_stream_is_refused() {
 }
 
 #[test]
+fn a_switchover_to_a_member_that_is_behind_is_refused_once_it_had_time_to_catch_up() {
+    let request = FailoverRequest { leader: Some(name("a")), candidate: Some(name("b")), scheduled_at: None };
+    let mut world = healthy("a").with(|f| {
+        f.snapshot.failover = Some(Keyed { value: request.clone(), mod_revision: Revision(15) });
+        f.view.settings.maximum_lag_on_failover = 1;
+    });
+    let primary = world.primary();
+    let behind = Lsn(primary.lsn.0 - 2);
+    primary.standbys.get_mut(&name("b")).expect("b streams").flushed = behind;
+    let mut view = world.view();
+    let waits = decide(&view, &Memory::default());
+    view.now = NOW + secs(2);
+    let refused = decide(&view, &waits.memory);
+
+    assert_eq!(waits.reason, Reason::SwitchoverAwaitsCandidate { request: request.clone() });
+    assert!(!deeds(&waits).contains(&Deed::ClearFailover));
+    assert_eq!(refused.reason, Reason::SwitchoverRefused { request, why: reason::Refusal::CandidateBehind });
+    assert_eq!(deeds(&refused), [Deed::ClearFailover]);
+}
+
+#[test]
 fn a_scheduled_switchover_asks_nothing_of_its_candidate_before_its_time() {
     let mut world = healthy("a").with(|f| {
         let at = Some(crate::cluster::UnixMs(f.view.wall.0 + 10_000));
