@@ -122,14 +122,8 @@ impl Agent {
                     tracing::info!("etcd answers again");
                 }
                 self.answered = Some((clock::now(), clock::wall().as_second()));
-                let config = read.config.clone();
                 self.read = read;
-                if let Some(config) = config
-                    && config != self.dynamic
-                {
-                    self.dynamic = config;
-                    self.apply_settings();
-                }
+                self.take_settings();
             }
             Err(error) => {
                 if self.silent_since.is_none() {
@@ -140,13 +134,25 @@ impl Agent {
         }
     }
 
+    /// Makes count what the last read says about the configuration.
+    fn take_settings(&mut self) {
+        let mixed = self.kinds.are_mixed(&self.read, &self.me);
+        let config = self.read.config.clone().filter(|config| *config != self.dynamic);
+        if config.is_none() && mixed == self.mixed {
+            return;
+        }
+        self.mixed = mixed;
+        self.dynamic = config.unwrap_or_else(|| std::mem::take(&mut self.dynamic));
+        self.apply_settings();
+    }
+
     /// Makes the configuration count: settings, the instance's files (written by a decision), the lease's times.
     pub(super) fn apply_settings(&mut self) {
         let (settings, complaints) = settings_of(&self.dynamic, &self.config.section("postgresql"));
         for complaint in complaints {
             tracing::warn!("{complaint}");
         }
-        self.settings = within_reach(settings, self.config.guard_fences);
+        self.settings = within_reach(settings, self.config.guard_fences, self.mixed);
         self.keeper.set_times(times(&self.settings));
         self.instance = Instance::new(&self.config, &self.dynamic);
         if crate::postgres::has_data(self.instance.data_dir()) {
@@ -331,14 +337,16 @@ pub(super) fn settings_of(
     Settings::from_dynamic(&Value::Object(document))
 }
 
-/// Keeps the ttl where the agent alone can hold to it: without a fence that is not below Patroni's shortest.
-pub(super) fn within_reach(settings: Settings, guard_fences: bool) -> Settings {
+/// Keeps the ttl where all can hold to it: without a fence, and where Patroni runs a member, that is not below Patroni's
+/// shortest.
+pub(super) fn within_reach(settings: Settings, guard_fences: bool, mixed: bool) -> Settings {
     let shortest = Duration::from_secs(SHORTEST_TTL_OF_PATRONI);
-    if guard_fences || settings.ttl >= shortest {
+    if settings.ttl >= shortest || (guard_fences && !mixed) {
         return settings;
     }
-    tracing::warn!("with guard.mode off the ttl is not below {} s", shortest.as_secs());
-    Settings { ttl: shortest, ..settings }
+    let why = if mixed { "where Patroni runs a member" } else { "with guard.mode off" };
+    tracing::warn!("{why} the ttl is not below {} s", shortest.as_secs());
+    settings.with_ttl(shortest)
 }
 
 pub(super) fn times(settings: &Settings) -> Times {

@@ -21,6 +21,7 @@ pub mod api;
 
 pub mod log;
 mod look;
+mod mixed;
 pub mod promises;
 pub mod recorder;
 pub mod schedule;
@@ -50,6 +51,7 @@ use crate::agent::instance::Instance;
 use crate::agent::lease::deadline::Deadline;
 use crate::agent::lease::gate::Gate;
 use crate::agent::lease::keeper::Keeper;
+use crate::agent::mixed::Kinds;
 use crate::agent::observe::dcs::DcsRead;
 use crate::agent::observe::peers;
 use crate::agent::observe::postgres::{Looked, Observer};
@@ -92,6 +94,9 @@ struct Agent {
     me: crate::cluster::MemberName,
     instance: Instance,
     settings: Settings,
+    kinds: Kinds,
+    /// Patroni runs some of the members.
+    mixed: bool,
     client: Client,
     /// What the other members' REST API is asked with.
     tls: tls::Client,
@@ -219,10 +224,13 @@ impl Agent {
             Action::AskPeers { also } => {
                 let asked = clock::now();
                 let known = self.read.documents.iter().filter(|(name, _)| **name != self.me);
-                let urls: BTreeMap<_, _> = known
-                    .filter_map(|(name, document)| Some((name.clone(), document.api_url()?.to_owned())))
+                let places: BTreeMap<_, _> = known
+                    .filter_map(|(name, document)| {
+                        let keddah = document.keddah().is_some();
+                        Some((name.clone(), peers::Place { api_url: document.api_url()?.to_owned(), keddah }))
+                    })
                     .collect();
-                let mut answers = peers::ask(&urls, &self.tls).await;
+                let mut answers = peers::ask(&places, &self.tls).await;
                 for name in also {
                     answers.entry(name.clone()).or_insert(view::Answer::Unreachable);
                 }

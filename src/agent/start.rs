@@ -20,6 +20,7 @@ use crate::agent::instance::Instance;
 use crate::agent::lease::gate::Gate;
 use crate::agent::lease::keeper::Keeper;
 use crate::agent::look::{dynamic_copy, settings_of, times, warn_of_tags, within_reach};
+use crate::agent::mixed::Kinds;
 use crate::agent::observe::dcs::{self, DcsRead};
 use crate::agent::observe::postgres::{Observer, Probe};
 use crate::agent::promises::{self, Promises};
@@ -215,7 +216,9 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
     for complaint in complaints {
         tracing::warn!("{complaint}");
     }
-    let settings = within_reach(settings, config.guard_fences);
+    let mut kinds = Kinds::default();
+    let mixed = kinds.are_mixed(&read, &me);
+    let settings = within_reach(settings, config.guard_fences, mixed);
     let keeper = Keeper::start(client.clone(), gate.clone(), times(&settings), adopted, wake.clone());
     tokio::spawn(gate.clone().listen());
     wake::watch_keys(&client, &keys, me.as_str(), wake.clone());
@@ -271,6 +274,8 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
         me,
         instance,
         settings,
+        kinds,
+        mixed,
         client,
         tls,
         access,

@@ -154,6 +154,15 @@ impl Settings {
         (settings, complaints)
     }
 
+    /// Returns the settings under another ttl, as they would be adjusted to it.
+    #[must_use]
+    pub fn with_ttl(mut self, ttl: Duration) -> Settings {
+        self.ttl = ttl;
+        // What is adjusted here is not what somebody wrote.
+        self.adjust(&mut Vec::new());
+        self
+    }
+
     /// Makes `loop_wait + 2 × retry_timeout ≤ ttl` true: loop_wait goes down first, to one second at the least, then
     /// retry_timeout. Source: Patroni 4.1, `config.py`; stored configuration is not touched.
     ///

@@ -1,4 +1,4 @@
-//! The reference's own tool, from its package registry, for comparisons on a live cluster.
+//! The reference itself and its tool, from its package registry, for comparisons and clusters of both.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,9 +6,14 @@ use std::process::Command;
 /// Made once for a machine.
 const VENV: &str = "/var/tmp/keddah-patroni-venv";
 
-/// Returns the program, fetched if it is not there yet.
+/// Returns the tool, fetched if it is not there yet.
 pub fn program() -> String {
-    let program = format!("{VENV}/bin/patronictl");
+    fetched("patronictl")
+}
+
+/// Returns a program of the package, fetched if it is not there yet.
+pub fn fetched(name: &str) -> String {
+    let program = format!("{VENV}/bin/{name}");
     if !Path::new(&program).exists() {
         let made = Command::new("/usr/bin/python3").args(["-m", "venv", VENV]).status().unwrap();
         assert!(made.success(), "python3-venv is installed by `make setup`");

@@ -16,6 +16,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User};
 use tempfile::TempDir;
 
+use crate::patronictl;
+
 /// Names 127.0.0.1, and is an authority.
 const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/sys/tls/fixtures/self-signed-ca.pem");
 
@@ -209,13 +211,24 @@ watchdog: {watchdog}
     }
 
     pub fn start_agent(&mut self, name: &str) {
+        let mut command = self.command(&self.binary);
+        command.arg("agent").arg(self.config(name)).env("RUNTIME_DIRECTORY", self.root.join(name));
+        self.spawn(name, command);
+    }
+
+    /// Has Patroni run the member, by the same file.
+    pub fn start_patroni(&mut self, name: &str) {
+        let mut command = self.command(Path::new(&patronictl::fetched("patroni")));
+        command.arg(self.config(name));
+        self.spawn(name, command);
+    }
+
+    fn spawn(&mut self, name: &str, mut command: Command) {
         let log = std::fs::File::options()
             .append(true)
             .create(true)
             .open(self.root.join(name).join("log"))
             .unwrap();
-        let mut command = self.command(&self.binary);
-        command.arg("agent").arg(self.config(name)).env("RUNTIME_DIRECTORY", self.root.join(name));
         command.env_remove("INVOCATION_ID").stdout(Stdio::null()).stderr(log);
         let child = command.spawn().unwrap();
         self.agents.push((name.to_owned(), child));
@@ -228,6 +241,14 @@ watchdog: {watchdog}
 
     pub fn signal_agent(&self, name: &str, signal: Signal) {
         kill(self.agent_pid(name), signal).unwrap();
+    }
+
+    /// Ends the agent, or Patroni, and Postgres with it.
+    pub fn stop_agent(&mut self, name: &str) {
+        let at = self.agents.iter().rposition(|(known, _)| known == name).expect("it was started");
+        let (_, mut child) = self.agents.remove(at);
+        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+        within(SLOW, "it ends", || child.try_wait().unwrap().is_some());
     }
 
     /// Kills the agent, and collects it.

@@ -7,8 +7,13 @@ use crate::patronictl;
 
 #[test]
 fn lists_are_those_of_patronictl() {
-    let patronictl = patronictl::program();
     let agents = Agents::start("");
+    lists_agree(&agents);
+}
+
+/// Waits until both tools print the same about a cluster.
+pub fn lists_agree(agents: &Agents) {
+    let patronictl = patronictl::program();
     // Patroni's tool reads the same file as the agent.
     let config = agents.config("a").display().to_string();
     let theirs = |arguments: &[&str]| {

@@ -145,6 +145,9 @@ fn await_silent_primary(
 ///
 /// A document lives under the lease that its member leads by: where that lease has ended, both keys went together. A
 /// leader key without its document's end was deleted by hand, and its old holder is still on its way down.
+///
+/// That is a Keddah member's word. A Patroni member gives the lock away once its server is down and says so in its
+/// document later, so there only its answer counts.
 fn says_it_may_write(s: &Situation<'_>, snapshot: &Snapshot) -> Option<MemberName> {
     let may_write = |member: &Member| {
         member.facts.role == Role::Primary
@@ -169,7 +172,7 @@ fn says_it_may_write(s: &Situation<'_>, snapshot: &Snapshot) -> Option<MemberNam
     snapshot
         .members
         .iter()
-        .find(|(name, member)| **name != s.view.me && may_write(member))
+        .find(|(name, member)| **name != s.view.me && member.keddah && may_write(member))
         .map(|(name, _)| name.clone())
 }
 

@@ -178,9 +178,11 @@ fn nobody_takes_the_lock_while_a_document_says_that_its_member_may_write() {
         f.snapshot.members.insert(name("a"), a);
     });
     let stopped = deleted_by_hand.clone().with(|f| f.member("a").facts.state = State::Stopped);
+    let given_away_by_patroni = deleted_by_hand.clone().with(|f| f.member("a").keddah = false);
 
     assert_eq!(decision(deleted_by_hand).reason, Reason::PeerIsPrimary { peer: name("a") });
     assert!(matches!(decision(stopped).reason, Reason::TakingLock { .. }));
+    assert!(matches!(decision(given_away_by_patroni).reason, Reason::TakingLock { .. }));
 }
 
 #[test]

@@ -12,20 +12,32 @@ use crate::contract::tags;
 use crate::sys::{http, tls};
 
 /// How long a member may take to answer. Nobody waits for a dead host longer.
-pub const ASK_LIMIT: Duration = Duration::from_millis(150);
+const ASK_LIMIT: Duration = Duration::from_millis(150);
+
+/// The same for Patroni's members, which ask Postgres before they answer; among themselves they wait as long.
+const ASK_LIMIT_OF_PATRONI: Duration = Duration::from_secs(2);
+
+/// Where a member is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub api_url: String,
+    /// It is no Patroni member: it answers from memory.
+    pub keddah: bool,
+}
 
 /// The field of a `/patroni` document by which a member says that etcd has not answered it for longer than its
 /// `loop_wait`. Patroni's members lack it and count as reaching etcd.
 pub const ETCD_SILENT: &str = "dcs_silent";
 
 /// Asks all of them at once; each gets an answer, `Unreachable` where there is none.
-pub async fn ask(api_urls: &BTreeMap<MemberName, String>, tls: &tls::Client) -> BTreeMap<MemberName, Answer> {
-    let questions = api_urls.iter().map(async |(name, url)| (name.clone(), ask_one(url, tls).await));
+pub async fn ask(places: &BTreeMap<MemberName, Place>, tls: &tls::Client) -> BTreeMap<MemberName, Answer> {
+    let questions = places.iter().map(async |(name, place)| (name.clone(), ask_one(place, tls).await));
     futures_util::future::join_all(questions).await.into_iter().collect()
 }
 
-async fn ask_one(url: &str, tls: &tls::Client) -> Answer {
-    let Ok(reply) = http::send(&http::Request::get(url, ASK_LIMIT).over(tls)).await else {
+async fn ask_one(place: &Place, tls: &tls::Client) -> Answer {
+    let limit = if place.keddah { ASK_LIMIT } else { ASK_LIMIT_OF_PATRONI };
+    let Ok(reply) = http::send(&http::Request::get(&place.api_url, limit).over(tls)).await else {
         return Answer::Unreachable;
     };
     match serde_json::from_str(&reply.body) {

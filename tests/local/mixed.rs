@@ -1,0 +1,118 @@
+//! Clusters in which Patroni, the real one, runs some of the members.
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::agents::{Agents, NAMES, SLOW, within};
+use crate::{ctl, patronictl};
+
+/// Patroni's shortest ttl, which is everybody's in such a cluster, an election and a promotion on a busy machine.
+const FAILOVER: Duration = Duration::from_secs(20 + 25);
+
+/// What an agent says when it begins to count on Patroni's shortest ttl.
+const RAISED: &str = "where Patroni runs a member the ttl is not below 20 s";
+
+/// Makes a cluster that is Patroni's, of one member.
+fn born_by_patroni(dynamic: &str) -> Agents {
+    let mut agents = Agents::prepare(dynamic, false);
+    agents.start_patroni("a");
+    within(SLOW, "Patroni makes the cluster", || agents.status("a", "/primary") == Some(200));
+    assert!(agents.sql("a", "CREATE TABLE t (step text)").is_some());
+    agents
+}
+
+/// Waits until `leader` leads and takes a write that every one of `replicas` then has.
+fn settled(agents: &Agents, step: &str, leader: &str, replicas: &[&str]) {
+    within(SLOW, &format!("{step}: {leader} leads"), || agents.primary() == Some(leader));
+    within(SLOW, &format!("{step}: all others stream"), || agents.streaming() == replicas.len());
+    let write = format!("INSERT INTO t VALUES ('{step}')");
+    within(SLOW, &format!("{step}: {leader} takes writes"), || agents.sql(leader, &write).is_some());
+    let seen = format!("SELECT count(*) > 0 FROM t WHERE step = '{step}'");
+    for name in replicas {
+        within(SLOW, &format!("{step}: {name} has it"), || agents.sql(name, &seen).as_deref() == Some("t"));
+    }
+}
+
+/// Moves the lead by Patroni's own tool.
+fn switched_by_patronictl(agents: &Agents, leader: &str, candidate: &str) {
+    let config = agents.config(leader).display().to_string();
+    let mut command = Command::new(patronictl::program());
+    let output = command
+        .args(["-c", &config, "switchover", "demo", "--candidate", candidate, "--force"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains(&format!("Successfully switched over to \"{candidate}\"")), "{text}");
+}
+
+/// Moves the lead by the product's tool.
+fn switched_by_keddah(agents: &Agents, candidate: &str) {
+    let output = agents.keddah(&["switchover", "--candidate", candidate, "--force"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn timeline(agents: &Agents, name: &str) -> u64 {
+    agents.get(name, "/patroni")["timeline"].as_u64().expect("a timeline")
+}
+
+#[test]
+fn a_cluster_of_patroni_is_taken_over_node_by_node_and_goes_back() {
+    let mut agents = born_by_patroni("");
+    agents.start_agent("b");
+    agents.start_patroni("c");
+    settled(&agents, "joined", "a", &["b", "c"]);
+    // Patroni has stored its own shortest ttl in the place of the file's.
+    agents.patch_config("a", r#"{"ttl": 6}"#);
+    within(SLOW, "its shortest ttl is the Keddah member's too", || agents.log("b").contains(RAISED));
+    ctl::lists_agree(&agents);
+
+    switched_by_patronictl(&agents, "a", "b");
+    settled(&agents, "to-keddah", "b", &["a", "c"]);
+    switched_by_keddah(&agents, "c");
+    settled(&agents, "to-patroni", "c", &["a", "b"]);
+    ctl::lists_agree(&agents);
+
+    let before = timeline(&agents, "c");
+    agents.stop_agent("a");
+    agents.start_agent("a");
+    settled(&agents, "a-is-taken-over", "c", &["a", "b"]);
+    switched_by_keddah(&agents, "a");
+    settled(&agents, "the-lead-is-taken-over", "a", &["b", "c"]);
+    agents.stop_agent("c");
+    agents.start_agent("c");
+    settled(&agents, "c-is-taken-over", "a", &["b", "c"]);
+    assert_eq!(timeline(&agents, "a"), before + 1, "one switchover, and nothing else moved the lead");
+    for name in NAMES {
+        assert!(agents.get(name, "/patroni")["keddah"]["version"].is_string(), "{name} is a Keddah member");
+    }
+
+    agents.stop_agent("b");
+    agents.start_patroni("b");
+    settled(&agents, "b-goes-back", "a", &["b", "c"]);
+}
+
+#[test]
+fn failover_goes_both_ways_in_synchronous_mode() {
+    let mut agents = born_by_patroni(", synchronous_mode: true");
+    agents.start_agent("b");
+    settled(&agents, "joined", "a", &["b"]);
+    let synchronous = |agents: &Agents, name: &str| {
+        within(SLOW, "the standby is synchronous", || agents.status(name, "/sync") == Some(200));
+    };
+
+    synchronous(&agents, "b");
+    agents.kill_host("a");
+    within(FAILOVER, "the Keddah member leads", || agents.primary() == Some("b"));
+    agents.start_patroni("a");
+    settled(&agents, "patroni-is-back", "b", &["a"]);
+
+    synchronous(&agents, "a");
+    agents.kill_host("b");
+    within(FAILOVER, "the Patroni member leads", || agents.primary() == Some("a"));
+    agents.start_agent("b");
+    settled(&agents, "keddah-is-back", "a", &["b"]);
+    synchronous(&agents, "b");
+    let kept = "SELECT string_agg(step, ' ' ORDER BY ctid) FROM t";
+    assert_eq!(agents.sql("b", kept).as_deref(), Some("joined patroni-is-back keddah-is-back"));
+}
