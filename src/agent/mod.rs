@@ -9,6 +9,8 @@ pub mod view;
 
 pub mod decide;
 
+mod examine;
+mod handover;
 pub mod instance;
 
 pub mod observe;
@@ -28,6 +30,7 @@ pub mod schedule;
 pub mod shown;
 mod start;
 pub mod state;
+pub mod upgrade;
 pub mod wake;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +46,7 @@ use crate::agent::act::callbacks::Callbacks;
 use crate::agent::act::dcs::{DcsActor, Ground, Particulars};
 use crate::agent::act::job::{Jobs, set_data_aside};
 use crate::agent::act::postgres::{ServerActor, Site};
+use crate::agent::api::Door;
 use crate::agent::api::access::Access;
 use crate::agent::api::commands::Ask;
 use crate::agent::decide::action::{CallbackEvent, ExitStatus};
@@ -60,6 +64,7 @@ use crate::agent::recorder::Recorder;
 use crate::agent::schedule::{Scheduled, Turn};
 use crate::agent::shown::Shown;
 use crate::agent::state::State;
+use crate::agent::upgrade::Upgrade;
 use crate::agent::view::{
     Deed, Outcome, Peers, Promised, ReinitializeRequest, RequestId, RestartRequest, Seen, Tick, Verdict, View,
 };
@@ -70,8 +75,9 @@ use crate::contract::keys::Keys;
 use crate::etcd::Client;
 use crate::settings::Settings;
 use crate::sys::service_manager::ServiceManager;
-use crate::sys::{children, clock, tls};
+use crate::sys::{clock, tls};
 
+pub use examine::examine;
 pub use start::{StartError, check_config, run};
 
 /// Looks are at least this far apart, so that a storm of events does not become one of looks.
@@ -131,6 +137,9 @@ struct Agent {
     shown: watch::Sender<Option<Arc<Shown>>>,
     state: State,
     state_path: PathBuf,
+    /// The listening side of the REST API.
+    door: Door,
+    upgrade: Upgrade,
     /// None: the guard is somebody else's to start.
     guard_program: Option<start::GuardProgram>,
     warned_of_solitude: bool,
@@ -150,9 +159,7 @@ impl Agent {
             // A loop that hangs for minutes, whatever at, is started anew by the service manager and adopts what runs.
             self.manager.alive(clock::now());
             self.take_asks();
-            if self.signals.execute.swap(false, Ordering::Relaxed) {
-                self.execute_anew();
-            }
+            self.follow_upgrade().await;
             if self.signals.reload.swap(false, Ordering::Relaxed) {
                 self.reload().await;
             }
@@ -355,6 +362,7 @@ impl Agent {
                 self.reinitialize = Some(ReinitializeRequest { id, from_leader });
             }
             Ask::Reload => self.signals.reload.store(true, Ordering::Relaxed),
+            Ask::Upgrade { done } => self.upgrade.ask(done),
             Ask::Look => {}
         }
     }
@@ -400,6 +408,7 @@ impl Agent {
             tags: crate::contract::tags::shown(&self.config.tags),
             reason: (decision.reason.code().to_owned(), decision.reason.to_string()),
             pending_restart_reason: looked.pending_restart_reason.clone(),
+            upgrade_refused: self.upgrade.refused().map(str::to_owned),
             scheduled_restart: self.scheduled.as_ref().map(Scheduled::document),
             dcs_last_seen: self.answered.map_or(0, |(_, wall)| wall),
             looked_at: view.now,
@@ -435,24 +444,6 @@ impl Agent {
             }),
             keddah: self.gate.last().map(|status| lacking(&status)).unwrap_or_default(),
         }
-    }
-
-    /// Executes the binary anew in this process. The state file lets it go on with the lease; the guard keeps
-    /// Postgres and its deadline meanwhile.
-    fn execute_anew(&mut self) {
-        self.keep_state();
-        let mut arguments = std::env::args();
-        let Some(program) = arguments.next() else {
-            return;
-        };
-        let program = match std::env::current_exe() {
-            // The kernel marks a binary that was replaced; its path is that of the new one.
-            Ok(path) => PathBuf::from(path.to_string_lossy().trim_end_matches(" (deleted)")),
-            Err(_) => PathBuf::from(program),
-        };
-        tracing::info!(program = %program.display(), "the binary is executed anew");
-        let error = children::execute(&program, &arguments.collect::<Vec<_>>());
-        tracing::error!(%error, "the binary could not be executed; this one goes on");
     }
 }
 

@@ -36,17 +36,22 @@ impl Recorder {
         }
         tracing::info!("{text}");
         let actions = decision.actions.iter().map(|action| format!("{:?}", action.deed())).collect();
-        self.told.push(Told {
-            time: iso_now(),
-            revision: view.dcs.now().map_or(0, |snapshot| snapshot.revision.0),
-            reason: code.to_owned(),
-            text,
-            actions,
-        });
+        let revision = view.dcs.now().map_or(0, |snapshot| snapshot.revision.0);
+        self.keep(Told { time: iso_now(), revision, reason: code.to_owned(), text, actions });
+        true
+    }
+
+    /// Keeps something that no decision was made about.
+    pub fn note(&mut self, reason: &str, text: &str) {
+        let (reason, text) = (reason.to_owned(), text.to_owned());
+        self.keep(Told { time: iso_now(), revision: 0, reason, text, actions: Vec::new() });
+    }
+
+    fn keep(&mut self, told: Told) {
+        self.told.push(told);
         let surplus = self.told.len().saturating_sub(KEPT);
         self.told.drain(..surplus);
         self.unsaved = true;
-        true
     }
 
     /// Writes to etcd what it does not have yet, without waiting for it.

@@ -36,6 +36,8 @@ pub struct Shown {
     /// Why the last decision is what it is: its code and its sentence.
     pub reason: (String, String),
     pub pending_restart_reason: Map<String, Value>,
+    /// Why the last upgrade that was asked for was refused.
+    pub upgrade_refused: Option<String>,
     pub scheduled_restart: Option<Map<String, Value>>,
     /// Seconds since 1970 of the last answer of etcd.
     pub dcs_last_seen: i64,

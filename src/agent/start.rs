@@ -1,7 +1,7 @@
 //! From a configuration file to a running loop: everything that happens once.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +14,12 @@ use crate::agent::act::job::{Jobs, PROGRAMS};
 use crate::agent::act::postgres::ServerActor;
 use crate::agent::api::access::Access;
 use crate::agent::api::commands::Commands;
-use crate::agent::api::{self, Api};
+use crate::agent::api::{self, Api, Door};
 use crate::agent::decide::Memory;
+use crate::agent::handover::Received;
 use crate::agent::instance::Instance;
 use crate::agent::lease::gate::Gate;
-use crate::agent::lease::keeper::Keeper;
+use crate::agent::lease::keeper::{Before, Keeper};
 use crate::agent::look::{dynamic_copy, settings_of, times, warn_of_tags, within_reach};
 use crate::agent::mixed::Kinds;
 use crate::agent::observe::dcs::{self, DcsRead};
@@ -27,6 +28,7 @@ use crate::agent::promises::{self, Promises};
 use crate::agent::recorder::Recorder;
 use crate::agent::shown::Window;
 use crate::agent::state::{self, State};
+use crate::agent::upgrade::Upgrade;
 use crate::agent::view::Peers;
 use crate::agent::wake::{self, Signals};
 use crate::agent::{Agent, Ended, log};
@@ -36,13 +38,13 @@ use crate::contract::keys::Keys;
 use crate::etcd::{Client, Config, TlsFiles};
 use crate::guard::client::GuardError;
 use crate::guard::place::Place;
-use crate::guard::protocol::Refusal;
+use crate::guard::protocol::{Hold, Refusal};
 use crate::source::SourceMap;
 use crate::sys::files::FileError;
 use crate::sys::process::Program;
 use crate::sys::service_manager::ServiceManager;
 use crate::sys::tls::ClientFiles;
-use crate::sys::{children, clock, http, names, tls};
+use crate::sys::{children, clock, http, names, successor, tls};
 
 /// The longest that one question to etcd may take. The loop waits for it; the keeper has limits of its own.
 const ETCD_LIMIT: Duration = Duration::from_secs(2);
@@ -144,7 +146,7 @@ pub fn check_config(path: &Path) -> Result<(), StartError> {
 }
 
 /// Writes problems one to a line, each with its place.
-fn tell(sources: &SourceMap, diagnostics: &crate::source::Diagnostics) -> String {
+pub(super) fn tell(sources: &SourceMap, diagnostics: &crate::source::Diagnostics) -> String {
     let line = |diagnostic: &&crate::source::Diagnostic| {
         let place = diagnostic.span.and_then(|span| sources.location(span));
         let place = place.map_or_else(String::new, |place| format!("{place}: "));
@@ -167,18 +169,9 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
     let wake = Arc::new(Notify::new());
     let signals = Arc::new(Signals::default());
     wake::listen(&signals, &wake).map_err(StartError::Signals)?;
-    let client = Client::new(Config {
-        endpoints: config.etcd.hosts.clone(),
-        protocol: config.etcd.protocol.clone(),
-        user: config.etcd.username.clone(),
-        password: config.etcd.password.clone(),
-        tls: TlsFiles {
-            anchors: config.etcd.cacert.clone(),
-            certificate: config.etcd.cert.clone(),
-            key: config.etcd.key.clone(),
-        },
-        limit: ETCD_LIMIT,
-    });
+    successor::unblock_signals();
+    let mut handed = Received::take(&config);
+    let client = etcd_client(&config);
     let keys = Keys::new(&config.namespace, &config.scope);
 
     let dynamic = config.bootstrap.dcs.clone();
@@ -197,7 +190,13 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
 
     let guard_program = own_guard(&config).then(|| GuardProgram::new(&instance, &place));
     let gate = Gate::new(place.socket.clone(), wake.clone());
-    reach_guard(&gate, guard_program.as_ref()).await?;
+    let shown_before = resume_guard(&gate, handed.as_mut()).await;
+    reach_guard(&gate, shown_before, guard_program.as_ref()).await?;
+    // Renewed from here on, whether etcd answers the first read or not.
+    let handed_on = handed.as_ref().and_then(|handed| Some((handed.lease?, handed.times)));
+    let handed_on = handed_on.map(|(lease, times)| {
+        Keeper::start(client.clone(), gate.clone(), times, Before::Handed(lease), wake.clone())
+    });
 
     let mut manager = ServiceManager::from_environment();
     let Some(read) = first_read(&client, &keys, &signals, &mut manager).await else {
@@ -208,7 +207,7 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
     let tls = members_client(&config.ctl)?;
     let (access, rules) = watch::channel(Arc::new(Access::of(&config.restapi).await?));
     let adopted = before.as_ref().and_then(|before| before.adoptable(&me, &read.snapshot));
-    if adopted.is_none() {
+    if handed.is_none() && adopted.is_none() {
         refuse_taken_name(&me, &read, &tls).await?;
     }
     let dynamic = read.config.clone().or_else(|| dynamic_copy(instance.data_dir())).unwrap_or(dynamic);
@@ -219,7 +218,16 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
     let mut kinds = Kinds::default();
     let mixed = kinds.are_mixed(&read, &me);
     let settings = within_reach(settings, config.guard_fences, mixed);
-    let keeper = Keeper::start(client.clone(), gate.clone(), times(&settings), adopted, wake.clone());
+    let keeper = match handed_on {
+        Some(keeper) => {
+            keeper.set_times(times(&settings));
+            keeper
+        }
+        None => {
+            let before = adopted.map_or(Before::Nothing, Before::Found);
+            Keeper::start(client.clone(), gate.clone(), times(&settings), before, wake.clone())
+        }
+    };
     tokio::spawn(gate.clone().listen());
     wake::watch_keys(&client, &keys, me.as_str(), wake.clone());
 
@@ -236,7 +244,8 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
         access: rules,
         probe: Probe::new(&instance),
     };
-    listen(api, &config).await?;
+    let (listeners, scheduled) = handed.map_or_else(Default::default, |it| (it.listeners, it.scheduled));
+    let door = listen(api, &config, listeners).await?;
 
     let told = read.shown.reasons.get(me.as_str()).cloned().unwrap_or_default();
     let dcs = DcsActor {
@@ -259,7 +268,7 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
         answered: None,
         silent_since: None,
         asks: inbox,
-        scheduled: None,
+        scheduled,
         restart: None,
         reinitialize: None,
         next_request: 0,
@@ -290,6 +299,8 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
         wake,
         shown,
         state_path,
+        door,
+        upgrade: Upgrade::default(),
         guard_program,
     };
     Ok(Box::pin(agent.live()).await)
@@ -297,18 +308,31 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
 
 /// Tells whether the agent starts its guard: not under a service manager, in whose unit for the agent Postgres would
 /// end with it. `guard.start` says otherwise.
-fn own_guard(config: &AgentConfig) -> bool {
+pub(super) fn own_guard(config: &AgentConfig) -> bool {
     let configured = config.section("guard").get("start").and_then(crate::contract::document::boolean);
     configured.unwrap_or_else(|| std::env::var_os("INVOCATION_ID").is_none())
 }
 
+/// Goes on with the connection to the guard that was handed over. Returns what the program before had shown there.
+async fn resume_guard(gate: &Gate, handed: Option<&mut Received>) -> Option<Hold> {
+    let (fd, next_id, hold) = handed?.guard.take()?;
+    if let Err(error) = gate.resume(fd, next_id, hold).await {
+        tracing::warn!(error = %crate::sys::chain(&error), "the connection to the guard is made anew");
+    }
+    hold
+}
+
 /// Says hello to the guard, and starts it if that is this agent's business. One that is not there yet is waited for in
 /// the loop.
-async fn reach_guard(gate: &Gate, program: Option<&GuardProgram>) -> Result<(), StartError> {
-    let mut greeting = gate.hold(None).await;
+async fn reach_guard(
+    gate: &Gate,
+    hold: Option<Hold>,
+    program: Option<&GuardProgram>,
+) -> Result<(), StartError> {
+    let mut greeting = gate.hold(hold).await;
     if let (Err(GuardError::Connect { .. }), Some(program)) = (&greeting, program) {
         program.start().await;
-        greeting = gate.hold(None).await;
+        greeting = gate.hold(hold).await;
     }
     match greeting {
         Ok(_) => Ok(()),
@@ -320,6 +344,22 @@ async fn reach_guard(gate: &Gate, program: Option<&GuardProgram>) -> Result<(), 
             }
         },
     }
+}
+
+/// Returns the client of the configured etcd; nothing is asked of it yet.
+pub(super) fn etcd_client(config: &AgentConfig) -> Client {
+    Client::new(Config {
+        endpoints: config.etcd.hosts.clone(),
+        protocol: config.etcd.protocol.clone(),
+        user: config.etcd.username.clone(),
+        password: config.etcd.password.clone(),
+        tls: TlsFiles {
+            anchors: config.etcd.cacert.clone(),
+            certificate: config.etcd.cert.clone(),
+            key: config.etcd.key.clone(),
+        },
+        limit: ETCD_LIMIT,
+    })
 }
 
 /// Waits for etcd's first answer; None: the agent was told to end meanwhile.
@@ -363,7 +403,11 @@ async fn refuse_taken_name(me: &MemberName, read: &DcsRead, tls: &tls::Client) -
     }
 }
 
-async fn listen(api: Api, config: &AgentConfig) -> Result<(), StartError> {
+async fn listen(
+    api: Api,
+    config: &AgentConfig,
+    handed: Vec<(SocketAddr, TcpListener)>,
+) -> Result<Door, StartError> {
     let address = &config.restapi.listen;
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for host in address.host.split(',').map(str::trim) {
@@ -372,7 +416,7 @@ async fn listen(api: Api, config: &AgentConfig) -> Result<(), StartError> {
             host => addresses.extend(names::resolve(host, address.port).await?.into_iter().take(1)),
         }
     }
-    api::serve(api, &addresses)
+    api::serve(api, &addresses, handed)
         .await
         .map_err(|source| StartError::Listen { address: address.to_string(), source })
 }

@@ -45,7 +45,7 @@ fn concerns(keys: &Keys, me: &str, change: &Change) -> bool {
     }
 }
 
-/// Listens for signals: SIGTERM and SIGINT end, SIGHUP reloads, SIGUSR2 executes the binary anew.
+/// Listens for signals: SIGTERM and SIGINT end, SIGHUP reloads, SIGUSR2 executes the program that lies in the place of this one.
 ///
 /// # Errors
 /// The kernel refused a handler.

@@ -17,10 +17,34 @@ pub struct Args {
     /// The configuration file
     #[arg(value_name = "CONFIG")]
     config: PathBuf,
+
+    /// Only tell whether this program could be the agent: read the file and etcd, ask the guard for its version
+    #[arg(long)]
+    check: bool,
 }
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
-    start(&args.config)
+    if args.check { examine(&args.config) } else { start(&args.config) }
+}
+
+/// Tells whether an agent could run here, without disturbing the one that does.
+///
+/// # Errors
+/// The runtime could not be made.
+pub fn examine(config: &std::path::Path) -> anyhow::Result<Exit> {
+    let runtime = crate::cli::runtime().context("the runtime could not be made")?;
+    let examined = runtime.block_on(agent::examine(config));
+    runtime.shutdown_background();
+    Ok(match examined {
+        Ok(found) => {
+            println!("{found}");
+            Exit::Ok
+        }
+        Err(error) => {
+            eprintln!("{}", crate::sys::chain(&error));
+            Exit::Input
+        }
+    })
 }
 
 /// Runs the agent until it ends.

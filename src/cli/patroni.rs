@@ -20,6 +20,10 @@ struct Args {
     #[arg(long)]
     validate_config: bool,
 
+    /// Only tell whether this program could be the agent: read the file and etcd, ask the guard for its version
+    #[arg(long, conflicts_with = "validate_config")]
+    check: bool,
+
     /// Print a configuration to begin with, made for this host, into CONFIG or on standard output
     #[arg(long, conflicts_with = "validate_config")]
     generate_config: bool,
@@ -50,9 +54,10 @@ pub fn run() -> Exit {
     let done = if args.generate_config || args.generate_sample_config {
         sample(args.config.as_deref())
     } else {
-        with_file(args.config, |path| match args.validate_config {
-            true => Ok(validate(path)),
-            false => crate::cli::agent::start(path),
+        with_file(args.config, |path| match (args.validate_config, args.check) {
+            (true, _) => Ok(validate(path)),
+            (false, true) => crate::cli::agent::examine(path),
+            (false, false) => crate::cli::agent::start(path),
         })
     };
     done.unwrap_or_else(|error| {

@@ -226,6 +226,12 @@ impl AgentConfig {
     }
 }
 
+/// Returns the place of the first of these keys that a configuration file has; its beginning where it has none.
+pub fn place(file: FileId, text: &str, keys: &[&str]) -> Span {
+    let reader = Reader::new(file, text, &|_| None);
+    keys.iter().find_map(|key| reader.written(key)).unwrap_or(reader.whole)
+}
+
 impl ClientConfig {
     /// Reads the same file as [`AgentConfig::parse`], asking for nothing but etcd.
     pub fn parse(
@@ -599,6 +605,18 @@ impl Reader {
                 .hint("give the address by which the other members reach this host"),
             );
         }
+    }
+
+    /// Returns the place of a key where it is written.
+    fn written(&self, path: &str) -> Option<Span> {
+        let mut at = self.root.as_ref();
+        let mut span = None;
+        for key in path.split('.') {
+            let (key_node, value) = at?.entry(key)?;
+            span = Some(key_node.span);
+            at = Some(value);
+        }
+        span
     }
 
     /// Returns the place of a key, or of the nearest mapping around it.

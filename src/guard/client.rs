@@ -1,7 +1,7 @@
 //! The agent's side of the guard's socket: [`Guard`] for plain code, [`Link`] for tasks of a runtime.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -142,16 +142,29 @@ impl Link {
     /// Nobody listens there, or this user may not speak to it.
     pub fn connect(socket: &Path) -> Result<Link, GuardError> {
         let fd = packet::dial(socket).map_err(|source| unreachable(socket, source))?;
+        Link::resume(fd, 1)
+    }
+
+    /// Goes on with a connection whose next ask has this number. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// It is no connection.
+    pub fn resume(fd: OwnedFd, next_id: u64) -> Result<Link, GuardError> {
         let fd = registered(fd)?;
         let inner = Inner {
             fd,
-            next_id: AtomicU64::new(1),
+            next_id: AtomicU64::new(next_id),
             reading: Mutex::new(vec![0; PACKET_BYTES_MAX]),
             answers: std::sync::Mutex::default(),
             news: tokio::sync::Notify::new(),
             latest: watch::Sender::new(None),
         };
         Ok(Link { inner: Arc::new(inner) })
+    }
+
+    /// Returns what [`Link::resume`] goes on with.
+    pub fn line(&self) -> (BorrowedFd<'_>, u64) {
+        (self.inner.fd.get_ref().as_fd(), self.inner.next_id.load(Ordering::Relaxed))
     }
 
     /// Sends `request` and waits up to `limit` for its answer.

@@ -18,6 +18,14 @@ use crate::sys::clock::Tick;
 /// The version that this build speaks.
 pub const VERSION: u32 = 1;
 
+/// The oldest version that this build understands.
+pub const OLDEST: u32 = 1;
+
+/// Tells whether this build and one that speaks `version` understand each other.
+pub fn is_spoken(version: u32) -> bool {
+    (OLDEST..=VERSION).contains(&version)
+}
+
 /// Longest packet, both ways. A postmaster's arguments are a few kilobytes; the limit only stops nonsense.
 pub const PACKET_BYTES_MAX: usize = 64 * 1024;
 

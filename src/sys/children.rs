@@ -1,16 +1,10 @@
-//! Other processes of this host that concern the agent: its children, strays of an earlier one, and its own successor.
+//! Other processes of this host that concern the agent: its children, strays of an earlier one, and what they run.
 
-use std::os::unix::process::CommandExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpid};
-
-/// Executes `program` in place of this one: same process, same pid. Returns only if that failed.
-#[expect(clippy::disallowed_methods, reason = "sys is the door, and nothing is run beside this process")]
-pub fn execute(program: &Path, arguments: &[String]) -> std::io::Error {
-    std::process::Command::new(program).args(arguments).exec()
-}
 
 /// One process of this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +66,25 @@ pub fn end_strays(programs: &[&str], folder: &Path) -> Vec<String> {
     ended
 }
 
+/// Tells whether a process runs the very file that lies at `program`; None where that cannot be seen.
+pub fn runs(pid: u32, program: &Path) -> Option<bool> {
+    let running = std::fs::metadata(format!("/proc/{pid}/exe")).ok()?;
+    let there = std::fs::metadata(program).ok()?;
+    Some((running.dev(), running.ino()) == (there.dev(), there.ino()))
+}
+
+/// Returns the file that this process would be made of if it were started again: that which its name leads to, so that
+/// a link that was moved to another version is followed, else that which it runs or its successor at the same path.
+pub fn own_program() -> std::io::Result<PathBuf> {
+    let named = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    if named.is_absolute() {
+        return Ok(named);
+    }
+    // The kernel marks a file that was replaced; its path is that of the new one.
+    let path = std::env::current_exe()?;
+    Ok(path.to_string_lossy().strip_suffix(" (deleted)").map_or(path.clone(), PathBuf::from))
+}
+
 /// Returns the identifier of this boot of the host; empty where the kernel gives none.
 pub fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
@@ -86,5 +99,9 @@ mod tests {
         let me = getpid().as_raw();
 
         assert!(list().iter().any(|seen| seen.pid == me && !seen.argv.is_empty()));
+        let own = std::env::current_exe().unwrap();
+        assert_eq!(runs(std::process::id(), &own), Some(true));
+        assert_eq!(runs(std::process::id(), Path::new("/bin/sh")), Some(false));
+        assert_eq!(runs(std::process::id(), Path::new("/nowhere")), None);
     }
 }

@@ -9,6 +9,7 @@ pub mod packages;
 pub mod process;
 pub mod secret;
 pub mod service_manager;
+pub mod successor;
 pub mod systemd;
 pub mod tls;
 pub mod users;

@@ -4,6 +4,7 @@
     reason = "tests start the program and write its input; the doors are for the product"
 )]
 
+mod agent;
 mod inventory;
 mod patroni;
 mod schema;

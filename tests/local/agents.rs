@@ -70,7 +70,8 @@ impl Agents {
         Agents::make("", false, true).run()
     }
 
-    fn run(mut self) -> Agents {
+    /// Starts the agents that [`Agents::prepare`] has prepared.
+    pub fn run(mut self) -> Agents {
         self.start_agent("a");
         within(SLOW, "the first agent makes the cluster", || self.status("a", "/primary") == Some(200));
         self.start_agent("b");
@@ -211,8 +212,14 @@ watchdog: {watchdog}
     }
 
     pub fn start_agent(&mut self, name: &str) {
-        let mut command = self.command(&self.binary);
-        command.arg("agent").arg(self.config(name)).env("RUNTIME_DIRECTORY", self.root.join(name));
+        self.start_agent_by(&self.binary.clone(), &[], name);
+    }
+
+    /// Starts `program` with arguments that come before those of the agent.
+    pub fn start_agent_by(&mut self, program: &Path, before: &[&str], name: &str) {
+        let mut command = self.command(program);
+        command.args(before).arg("agent").arg(self.config(name));
+        command.env("RUNTIME_DIRECTORY", self.root.join(name));
         self.spawn(name, command);
     }
 
@@ -287,7 +294,12 @@ watchdog: {watchdog}
         kill(Pid::from_raw(self.etcd.id().cast_signed()), Signal::SIGCONT).unwrap();
     }
 
-    fn http(&self, name: &str, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
+    /// Returns where the program lies that the agents run.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    pub fn http(&self, name: &str, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
         let scheme = if self.encrypted { "https" } else { "http" };
         let url = format!("{scheme}://127.0.0.1:{}{path}", self.rest_port(name));
         let tls = self.encrypted.then(|| {

@@ -20,3 +20,4 @@ mod patronictl;
 mod postgres;
 mod ssh;
 mod sshd;
+mod upgrade;

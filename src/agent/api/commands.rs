@@ -39,6 +39,10 @@ pub enum Ask {
         from_leader: bool,
     },
     Reload,
+    /// Answered once the program is about to be executed, or with why not.
+    Upgrade {
+        done: oneshot::Sender<Result<(), String>>,
+    },
     /// Look again: something was written to etcd.
     Look,
 }
@@ -90,6 +94,17 @@ impl Commands {
     pub async fn reload(&self) -> Answer {
         let _ = self.asks.send(Ask::Reload).await;
         Answer::text(202, "reload scheduled")
+    }
+
+    /// `POST /upgrade`. Waits until the program has been checked.
+    pub async fn upgrade(&self) -> Answer {
+        let (done, answer) = oneshot::channel();
+        let _ = self.asks.send(Ask::Upgrade { done }).await;
+        match answer.await {
+            Ok(Ok(())) => Answer::text(202, "the program is checked and takes over"),
+            Ok(Err(reason)) => Answer::text(412, reason),
+            Err(_) => Answer::text(503, "the agent is ending"),
+        }
     }
 
     /// `POST /restart`. Waits until Postgres is back, or surely is not.

@@ -27,12 +27,13 @@ use crate::agent::api::documents::Moment;
 use crate::agent::observe::postgres::Probe;
 use crate::agent::promises::{self, PromiseError, Promises};
 use crate::agent::shown::{Shown, Window};
+use crate::agent::upgrade;
 use crate::agent::view::Running;
 use crate::cluster::Lsn;
 use crate::contract::requests::Kind;
 use crate::sys::clock;
 
-pub use server::serve;
+pub use server::{Door, serve};
 
 /// Longest request body; the dynamic configuration is some kilobytes.
 const BODY_MAX_BYTES: usize = 1024 * 1024;
@@ -149,6 +150,7 @@ impl Api {
                 Answer::json(200, Value::Object(shown.read.failsafe.clone()))
             }
             "/failsafe" => Answer::text(502, "failsafe mode is off"),
+            "/upgrade" => Answer::json(200, upgrade::shown(&shown, self.window.gate.last().as_ref())),
             path => {
                 let moment = self.moment(&shown);
                 let status = health::status(path, query, &documents::health(&shown, moment));
@@ -217,7 +219,7 @@ impl Api {
         let Ok(bytes) = Limited::new(body, BODY_MAX_BYTES).collect().await.map(|body| body.to_bytes()) else {
             return Answer::text(400, "the request cannot be read");
         };
-        let optional = matches!(path, "/restart" | "/reload" | "/reinitialize");
+        let optional = matches!(path, "/restart" | "/reload" | "/reinitialize" | "/upgrade");
         let body: Map<String, Value> = match serde_json::from_slice(&bytes) {
             Ok(Value::Object(map)) if optional || !map.is_empty() => map,
             _ if optional && bytes.is_empty() => Map::new(),
@@ -230,6 +232,7 @@ impl Api {
             (&Method::PATCH, "/config") => commands.patch_config(&body).await,
             (&Method::PUT, "/config") => commands.put_config(&body).await,
             (&Method::POST, "/failsafe") => self.promise(&body),
+            (&Method::POST, "/upgrade") => commands.upgrade().await,
             (&Method::POST, "/reload") => commands.reload().await,
             (&Method::POST, "/switchover") => commands.failover(Kind::Switchover, &body).await,
             (&Method::POST, "/failover") => commands.failover(Kind::Failover, &body).await,

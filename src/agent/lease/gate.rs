@@ -1,5 +1,6 @@
 //! The agent's line to its guard: connects when needed, says hello, keeps the last status.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use tokio::sync::Notify;
 
 use crate::guard::client::{GuardError, Link};
 use crate::guard::protocol::{Hold, Refusal, Request, Status};
+use crate::sys::successor::Estate;
 
 /// How long an ask may take that only changes the guard's memory.
 const PROMPT: Duration = Duration::from_millis(1_000);
@@ -41,6 +43,32 @@ impl Gate {
             wake,
         };
         Gate { inner: Arc::new(inner) }
+    }
+
+    /// Goes on with the connection of the program before, under the hold that it had shown.
+    ///
+    /// # Errors
+    /// It is no connection; one is made when it is needed.
+    pub async fn resume(&self, fd: OwnedFd, next_id: u64, hold: Option<Hold>) -> Result<(), GuardError> {
+        *self.inner.link.lock().await = Some(Link::resume(fd, next_id)?);
+        *self.inner.hold.lock().unwrap_or_else(PoisonError::into_inner) = hold;
+        Ok(())
+    }
+
+    /// Gives the connection to the next program, if there is one: its descriptor there, and the number of its next ask.
+    ///
+    /// # Errors
+    /// The process has as many descriptors as it may have.
+    pub async fn give(&self, estate: &mut Estate) -> std::io::Result<Option<(i32, u64)>> {
+        let slot = self.inner.link.lock().await;
+        let Some(link) = slot.as_ref() else { return Ok(None) };
+        let (fd, next_id) = link.line();
+        Ok(Some((estate.give(fd)?, next_id)))
+    }
+
+    /// Returns what this agent shows when it says hello.
+    pub fn held(&self) -> Option<Hold> {
+        *self.inner.hold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn socket(&self) -> &std::path::Path {

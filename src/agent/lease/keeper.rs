@@ -46,7 +46,31 @@ pub enum KeeperError {
     Ended,
 }
 
+/// A lease as one program of this process hands it to the next: it counts until its deadline without a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handed {
+    pub id: LeaseId,
+    /// The time to live that was asked for.
+    pub asked: Duration,
+    /// The time from `sent` to the deadline.
+    pub lasts: Duration,
+    /// When the last answered keepalive was sent.
+    pub sent: Tick,
+    /// The leadership that the guard is armed under.
+    pub fence: Option<Fence>,
+}
+
+/// What a keeper begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    Nothing,
+    /// What a process before left in its file: counts once etcd has renewed it.
+    Found(Adopted),
+    Handed(Handed),
+}
+
 enum Command {
+    HandOver(oneshot::Sender<Result<Option<Handed>, KeeperError>>),
     Renew(oneshot::Sender<Result<LeaseId, KeeperError>>),
     Arm(Fence, oneshot::Sender<Result<(), KeeperError>>),
     Disarm(oneshot::Sender<Result<(), KeeperError>>),
@@ -64,6 +88,7 @@ pub struct Keeper {
 impl std::fmt::Debug for Command {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Command::HandOver(_) => "HandOver",
             Command::Renew(_) => "Renew",
             Command::Arm(..) => "Arm",
             Command::Disarm(_) => "Disarm",
@@ -134,13 +159,7 @@ pub struct Adopted {
 
 impl Keeper {
     /// Starts the task. `wake` is told when the lease is granted or lost.
-    pub fn start(
-        client: Client,
-        gate: Gate,
-        times: Times,
-        adopted: Option<Adopted>,
-        wake: Arc<Notify>,
-    ) -> Keeper {
+    pub fn start(client: Client, gate: Gate, times: Times, before: Before, wake: Arc<Notify>) -> Keeper {
         let (commands, inbox) = mpsc::channel(16);
         let shared = Arc::new(Shared {
             lease: Mutex::new(Lease::None),
@@ -161,7 +180,7 @@ impl Keeper {
             held: None,
             unacknowledged: false,
         };
-        tokio::spawn(task.run(adopted));
+        tokio::spawn(task.run(before));
         Keeper { shared, gate, commands }
     }
 
@@ -227,6 +246,14 @@ impl Keeper {
     /// There is no living lease, or etcd did not answer.
     pub async fn renew(&self) -> Result<LeaseId, KeeperError> {
         self.command(Command::Renew).await
+    }
+
+    /// Renews at once and returns the lease for the next program of this process; None where there is none.
+    ///
+    /// # Errors
+    /// etcd did not answer, or the guard did not take the deadline: this is no moment for it.
+    pub async fn hand_over(&self) -> Result<Option<Handed>, KeeperError> {
+        self.command(Command::HandOver).await
     }
 
     /// Arms the guard under `fence` with the present deadline, and keeps extending it.
@@ -298,9 +325,11 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, adopted: Option<Adopted>) {
-        if let Some(adopted) = adopted {
-            self.adopt(adopted).await;
+    async fn run(mut self, before: Before) {
+        match before {
+            Before::Nothing => {}
+            Before::Found(adopted) => self.adopt(adopted).await,
+            Before::Handed(handed) => self.go_on(handed),
         }
         loop {
             let now = clock::now();
@@ -463,8 +492,40 @@ impl Task {
         }
     }
 
+    /// Takes a lease over from the program before: the guard holds the same deadline.
+    fn go_on(&mut self, handed: Handed) {
+        let Handed { id, asked, lasts, sent, fence } = handed;
+        self.hold(Held { id, asked, deadline: Deadline::granted(sent, asked, lasts), sent });
+        self.shared.set_armed(fence);
+        tracing::info!(lease = %id, leading = fence.is_some(), "the lease is handed over");
+    }
+
+    async fn hand_over(&mut self) -> Result<Option<Handed>, KeeperError> {
+        let fence = self.shared.armed();
+        let Some(held) = self.held.filter(|held| !held.deadline.has_passed(clock::now())) else {
+            return if fence.is_some() { Err(KeeperError::NoLease) } else { Ok(None) };
+        };
+        // Led by promises: the next moments decide.
+        if fence.is_some_and(|fence| fence.lease != held.id) {
+            return Err(KeeperError::NoLease);
+        }
+        let times = self.shared.times();
+        let period = Period::of(held.asked, times.loop_wait, times.retry_timeout);
+        self.renew(held, period.give_up_after).await.map_err(KeeperError::Etcd)?;
+        let held = self.held.ok_or(KeeperError::NoLease)?;
+        if self.unacknowledged {
+            self.arm_guard(held).await?;
+        }
+        let lasts = held.deadline.at().since(held.sent);
+        Ok(Some(Handed { id: held.id, asked: held.asked, lasts, sent: held.sent, fence }))
+    }
+
     async fn obey(&mut self, command: Command) {
         match command {
+            Command::HandOver(answer) => {
+                let outcome = self.hand_over().await;
+                let _ = answer.send(outcome);
+            }
             Command::Renew(answer) => {
                 let outcome = match self.held {
                     Some(held) if !held.deadline.has_passed(clock::now()) => {
