@@ -281,28 +281,40 @@ fn somebody_fitter(
         }
     }
     let set = members_only(s, snapshot);
-    let mine = (Some(facts.timeline), facts.lsn());
     answers.find_map(|(name, peer)| {
         let may = can_lead(peer) && set.is_none_or(|set| set.holds(name));
         let former_leader = set.is_some_and(|set| set.leader.as_ref() == Some(*name));
-        let theirs = (peer.timeline, peer.lsn);
         if newer_timeline(peer, facts.timeline) && may {
             return Some(Reason::PeerAhead { peer: (*name).clone() });
         }
-        if !may || !patient || former_leader {
-            return None;
-        }
-        if theirs > mine {
-            return Some(Reason::PeerAhead { peer: (*name).clone() });
-        }
-        let (theirs_priority, mine_priority) =
-            (peer.tags.failover_priority(), s.view.tags.failover_priority());
-        (theirs == mine && theirs_priority > mine_priority).then(|| Reason::PeerPreferred {
-            peer: (*name).clone(),
-            theirs: theirs_priority,
-            mine: mine_priority,
-        })
+        if !may || !patient || former_leader { None } else { precedence(s, facts, name, peer) }
     })
+}
+
+/// Says in what a peer surpasses this member, if in anything: position, or priority at the same position.
+fn precedence(
+    s: &Situation<'_>,
+    facts: &ReplicaFacts,
+    name: &MemberName,
+    peer: &PeerFacts,
+) -> Option<Reason> {
+    let (theirs, mine) = ((peer.timeline, peer.lsn), (Some(facts.timeline), facts.lsn()));
+    if theirs > mine {
+        return Some(Reason::PeerAhead { peer: name.clone() });
+    }
+    let (theirs_priority, mine_priority) = (peer.tags.failover_priority(), s.view.tags.failover_priority());
+    (theirs == mine && theirs_priority > mine_priority).then(|| Reason::PeerPreferred {
+        peer: name.clone(),
+        theirs: theirs_priority,
+        mine: mine_priority,
+    })
+}
+
+/// Says why the new leader and not this member took the lock, where the race was over before this member's turn to
+/// decide: the answers it had asked for tell.
+pub(super) fn lost_to(s: &Situation<'_>, leader: &MemberName, facts: &ReplicaFacts) -> Option<Reason> {
+    let (name, peer) = s.answers_since(Tick(0))?.find(|(name, _)| *name == leader)?;
+    precedence(s, facts, name, peer)
 }
 
 /// Tells whether a person asks for a failover: who names a candidate without a leader accepts what it lacks.

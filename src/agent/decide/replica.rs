@@ -8,7 +8,7 @@ use crate::cluster::{MemberName, Role, State};
 use super::draft::{Choice, Draft, Wake};
 use super::memory::{Reinitialize, Restart};
 use super::situation::{Divergence, Lock, Server, Situation};
-use super::{Action, Reason, rewind, slots, stopping};
+use super::{Action, Reason, election, rewind, slots, stopping};
 
 pub(super) fn rule(s: &Situation<'_>, leader: &MemberName, draft: &mut Draft<'_>) -> Choice {
     close_gate(s, draft);
@@ -73,7 +73,8 @@ pub(super) fn follow(
             let name = name.clone();
             if facts.upstream != wanted {
                 draft.act(Action::Follow { upstream: wanted });
-                return (Reason::ChangingUpstream { upstream: name }, Wake::Progress);
+                let lost = election::lost_to(s, leader, facts);
+                return (lost.unwrap_or(Reason::ChangingUpstream { upstream: name }), Wake::Progress);
             }
             if facts.streaming {
                 (Reason::Following { upstream: name }, Wake::Loop)

@@ -328,6 +328,27 @@ fn a_preferred_peer_that_is_as_far_goes_first() {
 }
 
 #[test]
+fn a_race_that_is_over_before_this_member_could_decide_says_why_it_was_lost() {
+    let led = |world: Fixture| {
+        world.with(|f| {
+            f.snapshot.leader = Some(LeaderKey {
+                name: name("c"),
+                lease: LeaseId(3),
+                create_revision: Revision(21),
+                mod_revision: Revision(21),
+            });
+        })
+    };
+    let preferred = healthy("b").leader_gone().peer("c", |p| p.tags.failover_priority = Some(2));
+    let decided = decision(led(preferred));
+    let equal = decision(led(healthy("b").leader_gone()));
+
+    let reason = Reason::PeerPreferred { peer: name("c"), theirs: 2, mine: 1 };
+    assert_eq!((deeds(&decided), decided.reason), (vec![Deed::KeepSlots, Deed::Follow], reason));
+    assert_eq!(equal.reason, Reason::ChangingUpstream { upstream: name("c") });
+}
+
+#[test]
 fn a_lost_standby_leaves_the_set_before_commits_stop_waiting_for_it() {
     let mut world = healthy("a").sync("a", &["b"]);
     world.primary().sync_names = SyncNames::All([name("b")].into());
