@@ -1,10 +1,11 @@
 //! Starting a postmaster as a child, and holding on to one.
 
 use std::ffi::CString;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -36,6 +37,12 @@ pub(super) struct Server {
 pub(super) struct Stamp {
     pub(super) inode: u64,
     pub(super) modified: (i64, i64),
+}
+
+impl Stamp {
+    pub(super) fn of(meta: &Metadata) -> Stamp {
+        Stamp { inode: meta.ino(), modified: (meta.mtime(), meta.mtime_nsec()) }
+    }
 }
 
 impl Server {
