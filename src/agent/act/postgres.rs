@@ -21,11 +21,17 @@ use crate::postgres::conf::{raise_to_primary, split};
 use crate::postgres::postmaster::{Launch, argv, environment};
 use crate::postgres::query::{QueryError, Session, connect};
 use crate::postgres::{ProgramError, controldata, standby};
+use crate::sys::clock;
 use crate::sys::files::FileError;
 use crate::sys::process::Program;
 
 /// How long the guard may take to begin something.
 const BEGIN: Duration = Duration::from_secs(5);
+
+/// What an earlier server has left is ended by the guard within moments: a start that clients wait for asks again so
+/// often, and for so long.
+const LEFTOVERS_LOOK: Duration = Duration::from_millis(10);
+const LEFTOVERS_LIMIT: Duration = Duration::from_secs(2);
 
 /// The longest that a checkpoint before a stop may hold up the loop; the checkpoint goes on without it.
 const CHECKPOINT_BEFORE_STOP: Duration = Duration::from_secs(4);
@@ -210,8 +216,15 @@ impl ServerActor {
             env: environment(std::env::vars()),
             output: None,
         };
-        self.gate.ask(request, BEGIN).await?;
-        Ok(())
+        let asked = clock::now();
+        loop {
+            let Err(refused) = self.gate.ask(request.clone(), BEGIN).await else { return Ok(()) };
+            let ending = matches!(refused.refusal(), Some(protocol::Refusal::StillEnding));
+            if !ending || clock::now().since(asked) >= LEFTOVERS_LIMIT {
+                return Err(refused.into());
+            }
+            tokio::time::sleep(LEFTOVERS_LOOK).await;
+        }
     }
 
     async fn promote(&self, fence: Fence) -> Result<(), ServerError> {
