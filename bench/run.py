@@ -1,202 +1,33 @@
 #!/usr/bin/env python3
 """Prints the figures of the product, each as one line `name: value unit (n=…, min…max)`, and writes target/bench.json.
 
-bench/run.py [NAME...]    names: apply-noop site-noop switchover-gap failover-host; none = all
-Needs root, target/keddah, and for apply-noop a Python package index (ansible-core is installed into target/bench-venv).
-The two tools run the same playbook on the same hosts, one after the other, several times.
+bench/run.py [NAME...]    none = all; --help lists the names
+Needs root, target/keddah, etcd and Postgres 15, and a Python package index: the tools it is compared with (ansible-core, Patroni) are installed
+from there. Both tools of a row do the same on the same machine, one after the other.
 """
-import json, os, re, statistics, subprocess, sys, threading, time
+import sys
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-KEDDAH = os.environ.get("KEDDAH", f"{ROOT}/target/keddah")
-ANSIBLE = "ansible-core>=2.19,<2.20"
-FIGURES = []
-
-
-def run(*command, check=True, env=None, limit=900):
-    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=limit, env=env)
-    if check and done.returncode != 0:
-        sys.exit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    return done
-
-
-def timed(*command, env=None, times=5):
-    seconds = []
-    for _ in range(times):
-        start = time.monotonic()
-        run(*command, env=env)
-        seconds.append(time.monotonic() - start)
-    return seconds
-
-
-def figure(name, unit, values, note=""):
-    value = statistics.median(values)
-    FIGURES.append({"name": name, "unit": unit, "median": value, "n": len(values), "min": min(values), "max": max(values)})
-    print(f"{name}: {value:.3f} {unit} (n={len(values)}, {min(values):.3f}…{max(values):.3f}){note}", flush=True)
-
-
-class Lab:
-    """A lab of its own, gone when the bench is."""
-
-    def __init__(self, name, *layout):
-        self.name, self.inventory = name, f"{ROOT}/target/bench/{name}"
-        self.layout = layout
-
-    def __enter__(self):
-        run(KEDDAH, "lab", "--name", self.name, "up", "--inventory", self.inventory, *self.layout)
-        return self
-
-    def __exit__(self, *_):
-        run(KEDDAH, "lab", "--name", self.name, "down", check=False)
-
-    def fault(self, *words):
-        run(KEDDAH, "lab", "--name", self.name, *words)
-
-    def playbook(self, command, playbook, check=True):
-        return run(KEDDAH, command, "-i", self.inventory, playbook, check=check)
-
-    def addresses(self):
-        text = run(KEDDAH, "lab", "--name", self.name, "status").stdout
-        return dict(line.split()[:2] for line in text.splitlines() if re.match(r"\S+ +10\.", line))
-
-    def leader(self):
-        done = run(KEDDAH, "list", "-i", self.inventory, "-f", "json", check=False)
-        rows = json.loads(done.stdout) if done.returncode == 0 else []
-        return next((row["Member"] for row in rows if row["Role"] == "Leader"), None)
-
-    def healthy(self, limit=240):
-        end = time.monotonic() + limit
-        while time.monotonic() < end:
-            done = run(KEDDAH, "list", "-i", self.inventory, "-f", "json", check=False)
-            rows = json.loads(done.stdout) if done.returncode == 0 else []
-            if len(rows) == 3 and sum(row["State"] == "streaming" for row in rows) == 2 and self.leader():
-                return
-            time.sleep(0.2)
-        sys.exit(f"the cluster is not healthy after {limit} s: {rows}")
-
-    def secret(self, name):
-        text = open(f"{self.inventory}/group_vars/all/secrets.yml").read()
-        return re.search(rf"^{name}: (\S+)$", text, re.M).group(1)
-
-
-def apply_noop():
-    venv = f"{ROOT}/target/bench-venv"
-    if not os.path.exists(f"{venv}/bin/ansible-playbook"):
-        run("python3", "-m", "venv", venv)
-        run(f"{venv}/bin/pip", "-q", "install", ANSIBLE)
-    with Lab("bench6", "--hosts", "6") as lab:
-        # Plain hosts: they are no deployment, whose rules would ask for etcd and Postgres.
-        os.remove(f"{lab.inventory}/cluster.yml")
-        for host in lab.addresses():
-            run(KEDDAH, "lab", "--name", lab.name, "exec", host, "--", "sh", "-c",
-                "apt-get -qq update && apt-get -qq install -y --no-install-recommends python3-minimal python3-apt >/dev/null 2>&1")
-        lab.playbook("apply", "bench/noop.yml")
-        ours = timed(KEDDAH, "apply", "-i", lab.inventory, "bench/noop.yml", times=7)
-        figure("apply-noop", "s", ours, "  60 tasks × 6 hosts, second run")
-        env = dict(os.environ, ANSIBLE_PIPELINING="True", ANSIBLE_FORKS="6", ANSIBLE_HOST_KEY_CHECKING="True",
-                   ANSIBLE_SSH_ARGS="-o ControlMaster=auto -o ControlPersist=60s", LC_ALL="C.UTF-8",
-                   ANSIBLE_PYTHON_INTERPRETER="/usr/bin/python3")
-        ansible = f"{venv}/bin/ansible-playbook"
-        run(ansible, "-i", lab.inventory, "bench/noop.yml", env=env)
-        theirs = timed(ansible, "-i", lab.inventory, "bench/noop.yml", env=env, times=2)
-        figure("apply-noop-ansible", "s", theirs, "  ansible-core 2.19, pipelining, ControlPersist, 6 forks")
-        print(f"apply-noop ratio: {statistics.median(theirs) / statistics.median(ours):.0f} ×", flush=True)
-
-
-class Writes(threading.Thread):
-    """Inserts through psql in one session a round; notes when each was acknowledged."""
-
-    def __init__(self, lab, host, port):
-        super().__init__(daemon=True)
-        self.at, self.going = [], True
-        self.env = dict(os.environ, PGPASSWORD=lab.secret("keddah_superuser_password"), PGCONNECT_TIMEOUT="2")
-        self.dsn = f"host={host} port={port} user=postgres dbname=postgres"
-        self.sql("create table if not exists bench (at timestamptz)")
-
-    def sql(self, text):
-        return subprocess.run(["psql", "-qAtX", "-c", text, self.dsn], env=self.env, capture_output=True, text=True)
-
-    def run(self):
-        while self.going:
-            psql = subprocess.Popen(["psql", "-qAtX", "-v", "ON_ERROR_STOP=1", self.dsn], env=self.env, text=True,
-                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-            while self.going:
-                try:
-                    psql.stdin.write("insert into bench values (now()); \\echo done\n")
-                    psql.stdin.flush()
-                except BrokenPipeError:
-                    break
-                if psql.stdout.readline().strip() != "done":
-                    break
-                self.at.append(time.monotonic())
-                time.sleep(0.002)
-            psql.kill()
-            psql.wait()
-            time.sleep(0.01)
-
-    def gap(self, since):
-        points = [since] + [at for at in self.at if at >= since]
-        return max(b - a for a, b in zip(points, points[1:])) if len(points) > 1 else float("inf")
-
-
-def site(names):
-    with Lab("benchs") as lab:
-        start = time.monotonic()
-        lab.playbook("apply", "playbooks/site.yml")
-        figure("site-first", "s", [time.monotonic() - start], "  bare hosts to a healthy cluster, packages cached")
-        if "site-noop" in names:
-            figure("site-noop", "s", timed(KEDDAH, "check", "-i", lab.inventory, "playbooks/site.yml"))
-        lab.healthy()
-        proxy = lab.addresses()["proxy1"]
-        if "switchover-gap" in names:
-            gaps = []
-            for _ in range(5):
-                lab.healthy()
-                writes = Writes(lab, proxy, 5000)
-                writes.start()
-                wait_for_writes(writes)
-                start = time.monotonic()
-                run(KEDDAH, "switchover", "-i", lab.inventory, "--force")
-                wait_for_writes(writes)
-                gaps.append(writes.gap(start))
-                writes.going = False
-                writes.join()
-            figure("switchover-gap", "s", gaps, "  through HAProxy, asynchronous")
-        if "failover-host" in names:
-            lab.healthy()
-            writes = Writes(lab, proxy, 5000)
-            writes.start()
-            wait_for_writes(writes)
-            start = time.monotonic()
-            lab.fault("kill", lab.leader())
-            wait_for_writes(writes, 120)
-            figure("failover-host", "s", [writes.gap(start)], "  the primary's host dies, ttl 30, through HAProxy")
-            writes.going = False
-            lab.fault("heal")
-            lab.healthy()
-
-
-def wait_for_writes(writes, limit=60):
-    """Waits until twenty more writes were acknowledged."""
-    seen, end = len(writes.at), time.monotonic() + limit
-    while len(writes.at) < seen + 20:
-        if time.monotonic() > end:
-            sys.exit(f"no writes within {limit} s")
-        time.sleep(0.01)
+import figures
+import hosts
+import reference
 
 
 def main():
-    known = ["apply-noop", "site-noop", "switchover-gap", "failover-host"]
+    reference.enter()
+    import agents  # needs what the environment holds
+
+    known = hosts.NAMES + list(agents.FIGURES)
+    if "--help" in sys.argv:
+        sys.exit(f"{__doc__}\nnames: {' '.join(known)}")
     names = sys.argv[1:] or known
     unknown = [name for name in names if name not in known]
     if unknown:
         sys.exit(f"no figure is called {', '.join(unknown)}; there are {', '.join(known)}")
-    if "apply-noop" in names:
-        apply_noop()
-    if set(names) - {"apply-noop"}:
-        site(names)
-    os.makedirs(f"{ROOT}/target", exist_ok=True)
-    json.dump(FIGURES, open(f"{ROOT}/target/bench.json", "w"), indent=1)
+    hosts.measure({name for name in names if name in hosts.NAMES})
+    for name in agents.FIGURES:
+        if name in names:
+            agents.measure(name)
+    figures.save()
 
 
 main()

@@ -32,7 +32,15 @@ pub(super) fn write(state: &State, lab: &Path) -> Result<(), LabError> {
     let key = host::user_key(lab)?;
     host::put(&folder.join("id_ed25519"), &files::read(&key)?, 0o600)?;
     put_once(&variables.join("secrets.yml"), &secrets(), 0o600)?;
-    put_once(&folder.join("cluster.yml"), &cluster(state), 0o644)
+    // Plain hosts are no deployment: the rules of one would ask for etcd and Postgres.
+    if is_deployment(state) {
+        put_once(&folder.join("cluster.yml"), &cluster(state), 0o644)?;
+    }
+    Ok(())
+}
+
+fn is_deployment(state: &State) -> bool {
+    state.hosts.iter().flat_map(|host| &host.groups).any(|group| group == "postgres" || group == "etcd")
 }
 
 /// Takes away what [`write`] and the user's runs left in the lab's inventory folder.
@@ -148,6 +156,12 @@ mod tests {
             "all:\n  children:\n    postgres:\n      hosts:\n        db1: {ansible_host: 10.89.1.11}\n  hosts:\n    \
              bare: {ansible_host: 10.89.1.11}\n"
         ));
+    }
+
+    #[test]
+    fn hosts_for_etcd_or_postgres_are_a_deployment() {
+        assert!(is_deployment(&lab(&[("etcd1", &["etcd"]), ("bare", &[])])));
+        assert!(!is_deployment(&lab(&[("bare", &[]), ("web", &["web"])])));
     }
 
     #[test]
