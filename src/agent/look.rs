@@ -7,17 +7,18 @@ use serde_json::{Map, Value};
 use crate::agent::api::access::Access;
 use crate::agent::decide::needs_feedback;
 use crate::agent::instance::Instance;
+use crate::agent::lease::deadline::SLOW_TTL;
 use crate::agent::lease::keeper::Times;
 use crate::agent::observe::dcs;
 use crate::agent::observe::postgres::Looked;
 use crate::agent::state::State;
-use crate::agent::view::{Failsafe, Guard, Lease, Process, Requests, Running, View, Watchdog};
+use crate::agent::view::{Failsafe, Guard, Lease, Process, Requests, Running, Tick, View, Watchdog};
 use crate::agent::{Agent, seen, start};
 use crate::cluster::UnixMs;
 use crate::contract::config::AgentConfig;
 use crate::contract::dynamic::effective_postgresql;
 use crate::contract::tags;
-use crate::etcd::EtcdError;
+use crate::etcd::{EtcdError, Range};
 use crate::guard::protocol::{self, Gate as GateState, Request, Status};
 use crate::settings::Settings;
 use crate::settings::table::SHORTEST_TTL_OF_PATRONI;
@@ -32,6 +33,9 @@ const GUARD_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long etcd is waited for while it is silent and something is on its way here.
 const SILENT_LIMIT: Duration = Duration::from_millis(300);
+
+/// At most so many looks go by, at `loop_wait` each, before etcd is read again though nothing happens.
+const SPARED_LOOKS: u32 = 10;
 
 /// The copy of the dynamic configuration in the data directory, named as Patroni names it.
 pub(super) const DYNAMIC_COPY: &str = "patroni.dynamic.json";
@@ -106,24 +110,26 @@ impl Agent {
 
     async fn read_etcd(&mut self) {
         let asked = clock::now();
+        if let Some((range, answered)) = self.spared_read(asked) {
+            self.answered = Some((answered, clock::wall().as_second()));
+            if range.revision != self.read.snapshot.revision.0 {
+                self.take_read(&range);
+            }
+            return;
+        }
+        let before = self.mirror.before_read(asked);
         let read = self.client.get_prefix(self.keys.prefix());
         // A server that is on its way down does not wait for an etcd that is known to be silent.
         let limit = if self.hurried && self.silent_since.is_some() { SILENT_LIMIT } else { Duration::MAX };
         let read = tokio::time::timeout(limit, read).await;
         match read.unwrap_or_else(|_| Err(still_silent())) {
             Ok(range) => {
-                let read = dcs::read(&self.keys, &range);
-                for (key, why) in &read.unreadable {
-                    if !self.read.unreadable.iter().any(|(known, _)| known == key) {
-                        tracing::warn!(key, why, "a value in etcd cannot be read; it counts as absent");
-                    }
-                }
+                self.mirror.seed(&range, before);
                 if self.silent_since.take().is_some() {
                     tracing::info!("etcd answers again");
                 }
                 self.answered = Some((clock::now(), clock::wall().as_second()));
-                self.read = read;
-                self.take_settings();
+                self.take_read(&range);
             }
             Err(error) => {
                 if self.silent_since.is_none() {
@@ -132,6 +138,29 @@ impl Agent {
                 self.silent_since.get_or_insert(asked);
             }
         }
+    }
+
+    /// Returns the keys where a read would show nothing new: the watch has told of all that is, etcd answers the lease's
+    /// keepalives, and nothing is under way. With them comes the moment of etcd's last answer.
+    ///
+    /// A short lease spares nothing: all that it has is how soon silence is seen.
+    fn spared_read(&self, now: Tick) -> Option<(Range, Tick)> {
+        if self.hurried || self.silent_since.is_some() || self.settings.ttl < SLOW_TTL {
+            return None;
+        }
+        let answered = self.keeper.answered()?;
+        Some((self.mirror.range(now, self.settings.loop_wait * SPARED_LOOKS)?, answered))
+    }
+
+    fn take_read(&mut self, range: &Range) {
+        let read = dcs::read(&self.keys, range);
+        for (key, why) in &read.unreadable {
+            if !self.read.unreadable.iter().any(|(known, _)| known == key) {
+                tracing::warn!(key, why, "a value in etcd cannot be read; it counts as absent");
+            }
+        }
+        self.read = read;
+        self.take_settings();
     }
 
     /// Makes count what the last read says about the configuration.

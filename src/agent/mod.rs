@@ -73,6 +73,7 @@ use crate::cluster::{Lsn, MemberName, UnixMs};
 use crate::contract::config::AgentConfig;
 use crate::contract::keys::Keys;
 use crate::etcd::Client;
+use crate::etcd::mirror::Mirror;
 use crate::settings::Settings;
 use crate::sys::service_manager::ServiceManager;
 use crate::sys::{clock, tls};
@@ -104,6 +105,7 @@ struct Agent {
     /// Patroni runs some of the members.
     mixed: bool,
     client: Client,
+    mirror: Arc<Mirror>,
     /// What the other members' REST API is asked with.
     tls: tls::Client,
     access: watch::Sender<Arc<Access>>,

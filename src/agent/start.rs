@@ -35,6 +35,7 @@ use crate::agent::{Agent, Ended, log};
 use crate::cluster::MemberName;
 use crate::contract::config::{AgentConfig, CtlSection};
 use crate::contract::keys::Keys;
+use crate::etcd::mirror::Mirror;
 use crate::etcd::{Client, Config, TlsFiles};
 use crate::guard::client::GuardError;
 use crate::guard::place::Place;
@@ -229,7 +230,8 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
         }
     };
     tokio::spawn(gate.clone().listen());
-    wake::watch_keys(&client, &keys, me.as_str(), wake.clone());
+    let mirror = Arc::new(Mirror::default());
+    wake::watch_keys(&client, &keys, me.as_str(), mirror.clone(), wake.clone());
 
     let (asks, inbox) = mpsc::channel(16);
     let (shown, window) = watch::channel(None);
@@ -286,6 +288,7 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
         kinds,
         mixed,
         client,
+        mirror,
         tls,
         access,
         keys,

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use crate::contract::keys::{Key, Keys};
 use crate::etcd::Client;
+use crate::etcd::mirror::Mirror;
 use crate::etcd::watch::{Change, watch};
 
 /// What signals have asked for.
@@ -18,13 +19,16 @@ pub struct Signals {
     pub execute: AtomicBool,
 }
 
-/// Watches the cluster's keys and wakes the loop when one changes that a decision may rest on at once.
-pub fn watch_keys(client: &Client, keys: &Keys, me: &str, wake: Arc<Notify>) {
+/// Watches the cluster's keys: wakes the loop when one changes that a decision may rest on at once, and keeps the mirror
+/// in step with the others.
+pub fn watch_keys(client: &Client, keys: &Keys, me: &str, mirror: Arc<Mirror>, wake: Arc<Notify>) {
     let mut changes = watch(client, keys.prefix());
     let (keys, me) = (keys.clone(), me.to_owned());
     tokio::spawn(async move {
         while let Some(change) = changes.recv().await {
-            if concerns(&keys, &me, &change) {
+            let concerns = concerns(&keys, &me, &change);
+            mirror.take(&change, concerns);
+            if concerns {
                 wake.notify_one();
             }
         }
@@ -36,7 +40,7 @@ fn concerns(keys: &Keys, me: &str, change: &Change) -> bool {
     let (key, created, deleted) = match change {
         Change::Gap => return true,
         Change::Put(kv) => (kv.key.as_str(), kv.version == 1, false),
-        Change::Deleted { key } => (key.as_str(), false, true),
+        Change::Deleted { key, .. } => (key.as_str(), false, true),
     };
     match keys.read(key) {
         Key::Leader | Key::Config | Key::Failover | Key::Sync | Key::Failsafe | Key::Initialize => true,
@@ -77,7 +81,7 @@ mod tests {
     #[test]
     fn a_status_does_not_wake_and_a_leader_does() {
         let keys = Keys::new("service", "demo");
-        let deleted = |key: String| Change::Deleted { key };
+        let deleted = |key: String| Change::Deleted { key, mod_revision: 7 };
 
         assert!(concerns(&keys, "a", &deleted(keys.leader())));
         assert!(concerns(&keys, "a", &deleted(keys.member("a"))));

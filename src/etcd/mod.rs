@@ -8,6 +8,7 @@
 mod client;
 mod error;
 pub mod membership;
+pub mod mirror;
 mod node;
 mod txn;
 pub mod versions;

@@ -11,10 +11,14 @@ use crate::sys::{chain, names};
 /// Longest wait for a TCP connection to one address.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
-/// An idle connection is probed this often; a peer that does not answer within the same time again is given up.
+/// A connection with a request or a watch on it is probed this often.
 ///
-/// A watch on a stopped or vanished endpoint hears nothing at all otherwise.
-const PROBE: Duration = Duration::from_secs(2);
+/// A watch on a stopped or vanished endpoint hears nothing at all otherwise. Connections that only wait to be needed
+/// are not probed: a call on one that is dead is hedged.
+const PROBE: Duration = Duration::from_secs(5);
+
+/// A probe unanswered for so long ends the connection.
+const PROBE_LIMIT: Duration = Duration::from_secs(2);
 
 pub(super) type KeepAlive = (i64, etcd_client::LeaseKeeper, etcd_client::LeaseKeepAliveStream);
 
@@ -117,8 +121,7 @@ impl Node {
             }
             let mut options = etcd_client::ConnectOptions::new()
                 .with_connect_timeout(CONNECT_LIMIT)
-                .with_keep_alive(PROBE, PROBE)
-                .with_keep_alive_while_idle(true)
+                .with_keep_alive(PROBE, PROBE_LIMIT)
                 .with_require_leader(true)
                 .with_auto_token_refresh(true);
             if let Some(user) = &config.user {

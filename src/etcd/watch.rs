@@ -1,4 +1,5 @@
-//! Tells that something changed. A wake-up, never a source of truth: whoever is woken reads again.
+//! Tells what changed. A wake-up: whoever is to decide on it reads again; only a [`Mirror`](super::mirror::Mirror) keeps
+//! what it says.
 
 use std::time::Duration;
 
@@ -19,14 +20,15 @@ pub enum Change {
     Put(Kv),
     Deleted {
         key: String,
+        mod_revision: i64,
     },
-    /// The watch was interrupted: anything may have changed.
+    /// The watch has been interrupted, or begins again after that: anything may have changed.
     Gap,
 }
 
 /// Watches all keys that begin with `prefix` until the receiver is dropped.
 ///
-/// The first message is always [`Change::Gap`].
+/// The first message is always [`Change::Gap`]; what happens after it is told.
 pub fn watch(client: &Client, prefix: &str) -> mpsc::Receiver<Change> {
     let (sender, receiver) = mpsc::channel(BACKLOG);
     let client = client.clone();
@@ -47,13 +49,13 @@ async fn follow(client: &Client, prefix: &str, sender: &mpsc::Sender<Change>) {
             })
             .await;
         if let (_, Ok(mut stream)) = opened {
-            if sender.send(Change::Gap).await.is_err() {
-                return;
-            }
             while let Ok(Some(message)) = tokio::select! {
                 message = stream.message() => message,
                 () = sender.closed() => return,
             } {
+                if message.created() && sender.send(Change::Gap).await.is_err() {
+                    return;
+                }
                 if message.canceled() {
                     // Compacted away or without a leader: the reader looks at everything after the gap.
                     next_revision = 0;
@@ -64,7 +66,8 @@ async fn follow(client: &Client, prefix: &str, sender: &mpsc::Sender<Change>) {
                     next_revision = next_revision.max(kv.mod_revision() + 1);
                     // etcd gives a deletion no version.
                     let change = if kv.version() == 0 {
-                        Change::Deleted { key: String::from_utf8_lossy(kv.key()).into_owned() }
+                        let key = String::from_utf8_lossy(kv.key()).into_owned();
+                        Change::Deleted { key, mod_revision: kv.mod_revision() }
                     } else {
                         Change::Put(Kv::from_library(kv))
                     };
@@ -72,6 +75,9 @@ async fn follow(client: &Client, prefix: &str, sender: &mpsc::Sender<Change>) {
                         return;
                     }
                 }
+            }
+            if sender.send(Change::Gap).await.is_err() {
+                return;
             }
         }
         tokio::select! {

@@ -17,7 +17,7 @@ const SHORTEST_FIRST_MARGIN: Duration = Duration::from_millis(1_200);
 const LONGEST_FAST_PERIOD: Duration = Duration::from_secs(1);
 
 /// From this ttl on, periods are Patroni's.
-const SLOW_TTL: Duration = Duration::from_secs(20);
+pub const SLOW_TTL: Duration = Duration::from_secs(20);
 
 /// How long a keepalive may stay unanswered before it is sent through another endpoint as well.
 ///
@@ -127,7 +127,7 @@ impl Period {
             return Period { every, hedge_after: HEDGE_AFTER, give_up_after: usable / 2 };
         }
         Period {
-            every: loop_wait.min(usable / 3),
+            every: loop_wait.min(usable * 2 / 5),
             hedge_after: HEDGE_AFTER,
             give_up_after: retry_timeout.min(usable / 2),
         }
@@ -194,7 +194,8 @@ mod tests {
     fn periods_below_twenty_seconds_are_our_own() {
         assert_eq!(Period::of(secs(5), secs(1), secs(1)).every, secs(1));
         assert_eq!(Period::of(secs(19), secs(10), secs(3)).every, secs(1));
-        assert_eq!(Period::of(secs(30), secs(10), secs(10)).every, Duration::from_millis(9_000));
+        assert_eq!(Period::of(secs(30), secs(10), secs(10)).every, secs(10));
+        assert_eq!(Period::of(secs(20), secs(10), secs(5)).every, Duration::from_millis(7_200));
         assert_eq!(Period::of(secs(30), secs(2), secs(10)).every, secs(2));
     }
 

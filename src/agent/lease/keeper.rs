@@ -100,6 +100,8 @@ impl std::fmt::Debug for Command {
 #[derive(Debug)]
 struct Shared {
     lease: Mutex<Lease>,
+    /// When etcd answered the last keepalive or grant; None: the last one failed.
+    answered: Mutex<Option<Tick>>,
     times: Mutex<Times>,
     /// The time to live that the last lease was asked for with; None: there was none yet.
     asked: Mutex<Option<Duration>>,
@@ -140,6 +142,10 @@ impl Shared {
         *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = asked;
     }
 
+    fn set_answered(&self, answered: Option<Tick>) {
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = answered;
+    }
+
     fn set_armed(&self, fence: Option<Fence>) {
         *self.armed.lock().unwrap_or_else(PoisonError::into_inner) = fence;
     }
@@ -163,6 +169,7 @@ impl Keeper {
         let (commands, inbox) = mpsc::channel(16);
         let shared = Arc::new(Shared {
             lease: Mutex::new(Lease::None),
+            answered: Mutex::default(),
             times: Mutex::new(times),
             asked: Mutex::default(),
             armed: Mutex::new(None),
@@ -192,6 +199,14 @@ impl Keeper {
             Lease::Held { id, deadline, .. } if clock::now() >= deadline => Lease::Lost { id },
             lease => lease,
         }
+    }
+
+    /// Returns when etcd last answered, if it has answered each keepalive that was due.
+    pub fn answered(&self) -> Option<Tick> {
+        let times = self.shared.times();
+        let period = Period::of(times.ttl, times.loop_wait, times.retry_timeout);
+        let answered = *self.shared.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        answered.filter(|at| clock::now().since(*at) < period.every + period.hedge_after * 2)
     }
 
     /// Returns the fence that the guard was last armed under.
@@ -388,6 +403,7 @@ impl Task {
     async fn renew(&mut self, held: Held, limit: Duration) -> Result<LeaseId, EtcdError> {
         let answer = self.client.keep_alive(held.id.0, limit).await;
         let answered = clock::now();
+        self.shared.set_answered(answer.is_ok().then_some(answered));
         match answer {
             Ok(renewal) => match held.deadline.renewed(renewal.sent, answered, held.asked, renewal.ttl) {
                 Some(deadline) => {
@@ -456,6 +472,7 @@ impl Task {
     async fn grant(&mut self) -> Result<(), EtcdError> {
         let asked = self.shared.times().ttl;
         let granted = self.client.lease_grant(asked).await?;
+        self.shared.set_answered(Some(granted.sent));
         let deadline = Deadline::granted(granted.sent, asked, granted.ttl);
         self.hold(Held { id: LeaseId(granted.lease), asked, deadline, sent: granted.sent });
         Ok(())
