@@ -306,7 +306,11 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
         upgrade: Upgrade::default(),
         guard_program,
     };
-    Ok(Box::pin(agent.live()).await)
+    // A task like those that it talks to: on the thread that starts the runtime, each answer would cost two wake-ups.
+    match tokio::spawn(agent.live()).await {
+        Ok(ended) => Ok(ended),
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
 }
 
 /// Tells whether the agent starts its guard: not under a service manager, in whose unit for the agent Postgres would
