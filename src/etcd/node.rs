@@ -15,7 +15,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 ///
 /// A watch on a stopped or vanished endpoint hears nothing at all otherwise. Connections that only wait to be needed
 /// are not probed: a call on one that is dead is hedged.
-const PROBE: Duration = Duration::from_secs(5);
+const PROBE: Duration = Duration::from_secs(10);
 
 /// A probe unanswered for so long ends the connection.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);

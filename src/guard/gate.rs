@@ -15,8 +15,9 @@ const CLOSE_LOOK: Duration = Duration::from_millis(50);
 /// Time between two passes of the kill.
 const KILL_LOOK: Duration = Duration::from_millis(10);
 
-/// Time between two looks at any other moment; files that change make one sooner.
-pub(super) const CALM_LOOK: Duration = Duration::from_millis(1_000);
+/// Time between two looks at any other moment, where the kernel tells when the files change, and where it does not.
+pub(super) const CALM_LOOK: Duration = Duration::from_millis(3_000);
+pub(super) const BLIND_LOOK: Duration = Duration::from_millis(1_000);
 
 /// What was promised about the lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::guard::agents::{Agents, SEATS};
-use crate::guard::gate::{Arm, CALM_LOOK, Origin, Posture, Sight, Verdict};
+use crate::guard::gate::{Arm, BLIND_LOOK, CALM_LOOK, Origin, Posture, Sight, Verdict};
 use crate::guard::group::Group;
 use crate::guard::instance::{Instance, Process};
 use crate::guard::log::say;
@@ -265,6 +265,9 @@ impl Guard {
             true => now + CALM_LOOK,
             false => self.arm.next_look(self.posture, now),
         };
+        if !self.data.is_watched() {
+            next = next.min(now + BLIND_LOOK);
+        }
         let killing = self.progress.reached() == Some(StopMode::Kill)
             || self.plan.is_some_and(|plan| plan.mode == StopMode::Kill)
             || (self.server.is_none() && !self.nobody_left);

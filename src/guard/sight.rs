@@ -87,11 +87,16 @@ impl DataDir {
             | AddWatchFlags::IN_DELETE
             | AddWatchFlags::IN_MOVED_TO
             | AddWatchFlags::IN_MOVED_FROM;
-        // What is not there cannot be watched, and is looked at once a second.
+        // What is not there cannot be watched, and is looked at more often.
         let folder = self.changes.add_watch(&self.path, names);
         let control =
             self.changes.add_watch(&self.control, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CLOSE_WRITE);
         self.watched.set(there.filter(|_| folder.is_ok() && control.is_ok()));
+    }
+
+    /// Tells whether the kernel says when something here changes.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watched.get().is_some()
     }
 
     pub(super) fn changes(&self) -> BorrowedFd<'_> {

@@ -4,8 +4,9 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::sync::OnceCell;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::{NoTls, SimpleQueryMessage};
+use tokio_postgres::{NoTls, SimpleQueryMessage, Statement};
 
 use crate::cluster::{History, Lsn, PgVersion, SystemId, Timeline};
 use crate::postgres::{history, tls};
@@ -82,6 +83,8 @@ impl QueryError {
 #[derive(Debug)]
 pub struct Session {
     client: tokio_postgres::Client,
+    /// The monitoring query, parsed once.
+    monitor: OnceCell<Statement>,
 }
 
 /// Opens a connection. Statements on it are ended by the server after 2 s, and are not counted by
@@ -135,7 +138,7 @@ pub async fn connect(target: &Target) -> Result<Session, QueryError> {
     };
     match tokio::time::timeout(CONNECT_LIMIT + ANSWER_GRACE, opening).await {
         Err(_) => Err(QueryError::Silent(CONNECT_LIMIT)),
-        Ok(Ok(client)) => Ok(Session { client }),
+        Ok(Ok(client)) => Ok(Session { client, monitor: OnceCell::new() }),
         Ok(Err(Opening::Connect(source))) => Err(QueryError::Connect { address, source }),
         Ok(Err(Opening::Tls(error))) => Err(QueryError::Tls(error)),
     }
@@ -254,7 +257,11 @@ impl Session {
     /// # Errors
     /// It did not answer within 3 s, or this user may not see replication.
     pub async fn monitor(&self) -> Result<Monitored, QueryError> {
-        let row = answered(STATEMENT_LIMIT + ANSWER_GRACE, self.client.query_one(MONITOR, &[])).await?;
+        let answer = async {
+            let statement = self.monitor.get_or_try_init(|| self.client.prepare(MONITOR)).await?;
+            self.client.query_one(statement, &[]).await
+        };
+        let row = answered(STATEMENT_LIMIT + ANSWER_GRACE, answer).await?;
         read_monitored(&row).ok_or(QueryError::Unreadable("the monitoring query"))
     }
 
@@ -360,15 +367,16 @@ impl Session {
         Ok(self.rows(statement).await?.into_iter().flatten().flatten().collect())
     }
 
-    /// Returns name, value and unit of the parameters that only a restart changes.
+    /// Returns name and value of the parameters that only a restart changes, and whether one is waiting for it.
     ///
     /// # Errors
     /// It did not answer.
-    pub async fn restart_settings(&self) -> Result<Vec<(String, String, Option<String>)>, QueryError> {
-        let statement = "SELECT name, setting, unit FROM pg_catalog.pg_settings WHERE context = 'postmaster'";
+    pub async fn restart_settings(&self) -> Result<Vec<(String, String, bool)>, QueryError> {
+        let statement =
+            "SELECT name, setting, pending_restart FROM pg_catalog.pg_settings WHERE context = 'postmaster'";
         let triple = |row: Vec<Option<String>>| {
             let mut values = row.into_iter();
-            Some((values.next()??, values.next()??, values.next()?))
+            Some((values.next()??, values.next()??, values.next()?? == "t"))
         };
         Ok(self.rows(statement).await?.into_iter().filter_map(triple).collect())
     }

@@ -107,11 +107,6 @@ impl Observer {
         let running = matches!(process, Process::Running(_));
         if !running {
             self.pending = (Tick(0), Map::new());
-        } else if now.since(self.pending.0) >= PENDING_EVERY
-            && let Some(session) = self.session()
-            && let Ok(found) = pending_restart(&session, instance).await
-        {
-            self.pending = (now, found);
         }
         if let Some(monitored) = &monitored {
             self.version = Some(monitored.version);
@@ -179,9 +174,13 @@ impl Observer {
             };
             return (Process::Stopping { mode, since }, None);
         }
-        let answer = monitor(&mut self.session, &instance.target("Patroni heartbeat")).await;
+        let ask_settings = now.since(self.pending.0) >= PENDING_EVERY;
+        let answer = monitor(&mut self.session, &instance.target("Patroni heartbeat"), ask_settings).await;
         match answer {
-            Ok((mut monitored, found_slots)) => {
+            Ok((mut monitored, found_slots, settings)) => {
+                if let Some(settings) = settings {
+                    self.pending = (now, pending_restart(&settings, instance));
+                }
                 if monitored.in_recovery {
                     let seen = replica_timeline(instance.data_dir(), &monitored);
                     monitored.timeline = server.timeline.map_or(seen, |before| before.max(seen));
@@ -280,18 +279,24 @@ fn state(state: OnDisk) -> ControlState {
     }
 }
 
+/// What a restart is needed for: name, value, and whether a new value waits for one.
+type RestartSettings = Vec<(String, String, bool)>;
+
+/// Asks all that a look needs at once: the questions share their way there and back.
 async fn monitor(
     slot: &mut Option<Arc<Session>>,
     target: &Target,
-) -> Result<(Monitored, Vec<slots::Slot>), QueryError> {
+    ask_settings: bool,
+) -> Result<(Monitored, Vec<slots::Slot>, Option<RestartSettings>), QueryError> {
     let session = match slot.take().filter(|session| session.is_open()) {
         Some(session) => session,
         None => Arc::new(connect(target).await?),
     };
-    let monitored = session.monitor().await?;
-    let found = slots::list(&session).await?;
+    let settings = async { if ask_settings { session.restart_settings().await.ok() } else { None } };
+    let (monitored, found, settings) = tokio::join!(session.monitor(), slots::list(&session), settings);
+    let (monitored, found) = (monitored?, found?);
     *slot = Some(session);
-    Ok((monitored, found))
+    Ok((monitored, found, settings))
 }
 
 fn running(instance: &Instance, seen: &Monitored, found: &[slots::Slot], read: &DcsRead) -> Running {
@@ -441,24 +446,23 @@ fn python_time(seconds: f64) -> Option<String> {
 }
 
 /// Returns the parameters that wait for a restart, with both values.
-async fn pending_restart(session: &Session, instance: &Instance) -> Result<Map<String, Value>, QueryError> {
+fn pending_restart(settings: &RestartSettings, instance: &Instance) -> Map<String, Value> {
     let (line, file) = crate::postgres::conf::split(&instance.parameters());
     let mut found = Map::new();
     let mut note = |name: &str, old: &str, new: &str| {
         found.insert(name.to_owned(), serde_json::json!({"old_value": old, "new_value": new}));
     };
-    let waiting = session.pending_restart().await?;
-    for (name, setting, _) in session.restart_settings().await? {
-        if let Some(wanted) = line.get(&name) {
-            if !same_value(wanted, &setting) {
-                note(&name, &setting, wanted);
+    for (name, setting, waits) in settings {
+        if let Some(wanted) = line.get(name) {
+            if !same_value(wanted, setting) {
+                note(name, setting, wanted);
             }
-        } else if waiting.contains(&name) {
-            let wanted = file.get(&name).cloned().unwrap_or_default();
-            note(&name, &setting, &wanted);
+        } else if *waits {
+            let wanted = file.get(name).cloned().unwrap_or_default();
+            note(name, setting, &wanted);
         }
     }
-    Ok(found)
+    found
 }
 
 /// Compares a wanted value with what the server shows: numbers as numbers, truth values as truth values.
