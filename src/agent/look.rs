@@ -81,6 +81,7 @@ impl Agent {
             postgres: looked.postgres.clone(),
             peers: self.peers.clone(),
             job: self.jobs.report(),
+            preflight: self.server.preflights.report(),
             outcomes: self.outcomes.clone(),
             requests: Requests {
                 stop: self.signals.stop.load(Ordering::Relaxed),

@@ -12,6 +12,7 @@ use crate::agent::act::callbacks::Callbacks;
 use crate::agent::act::dcs::DcsActor;
 use crate::agent::act::job::{Jobs, PROGRAMS};
 use crate::agent::act::postgres::ServerActor;
+use crate::agent::act::preflight::Preflights;
 use crate::agent::api::access::Access;
 use crate::agent::api::commands::Commands;
 use crate::agent::api::{self, Api, Door};
@@ -260,7 +261,11 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
     let agent = Agent {
         config_path: config_path.to_owned(),
         recorder: Recorder::new(client.clone(), &keys, me.as_str(), told),
-        server: ServerActor { gate: gate.clone(), keeper: keeper.clone() },
+        server: ServerActor {
+            gate: gate.clone(),
+            keeper: keeper.clone(),
+            preflights: Preflights::new(wake.clone()),
+        },
         jobs: Jobs::new(wake.clone()),
         callbacks: Callbacks::default(),
         observer: Observer::default(),

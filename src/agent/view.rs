@@ -5,6 +5,8 @@
 //!
 //! Invariant: nothing here does anything; only clones, compares and hashes.
 
+pub mod preflight;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -15,6 +17,8 @@ use crate::cluster::{
 };
 use crate::settings::Settings;
 pub use crate::sys::clock::Tick;
+
+pub use preflight::{Hazard, Hazards, Preflight, PreflightState};
 
 /// One look at the world.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -45,6 +49,8 @@ pub struct View {
     pub peers: Peers,
     /// The long-running job: the one under way, or the last one until the next begins.
     pub job: Option<JobReport>,
+    /// The preparation of a hand-over: the one under way, or the last one.
+    pub preflight: Option<Preflight>,
     /// What became of the actions of the last decision, in their order. The snapshot, if it is of this look, is at
     /// least as new as any of them.
     pub outcomes: Vec<Outcome>,
@@ -643,6 +649,7 @@ pub enum Deed {
     KeepSlots,
     FetchSlots,
     Checkpoint,
+    Preflight,
     ApplyConfiguration,
     StartJob,
     CancelJob,

@@ -75,7 +75,10 @@ pub fn change(
 
 fn tell(kind: Kind, outcome: &Outcome) -> Exit {
     match outcome {
-        Outcome::Done { leader, gap } => {
+        Outcome::Done { leader, gap, hazards } => {
+            if let Some(hazards) = hazards {
+                eprintln!("note: {hazards}");
+            }
             say!("Successfully {}ed over to \"{leader}\"", kind.stem());
             if let Some(gap) = gap {
                 say!("time without a primary: {:.2} s (as seen by REST checks)", gap.as_secs_f64());
@@ -85,6 +88,10 @@ fn tell(kind: Kind, outcome: &Outcome) -> Exit {
         Outcome::Scheduled => {
             say!("{} scheduled", kind.title());
             Exit::Ok
+        }
+        Outcome::Refused { why } => {
+            eprintln!("{} refused, nothing was touched: {why}", kind.title());
+            Exit::Input
         }
         Outcome::PutBack { why } => {
             eprintln!("{} failed and was put back: {why}", kind.title());

@@ -6,6 +6,7 @@ use crate::cluster::UnixMs;
 use crate::contract::document::Document;
 use crate::contract::failover::to_text;
 use crate::contract::requests::{self, Kind};
+use crate::contract::rest::ClusterView;
 use crate::ctl::{Cluster, CtlError};
 use crate::sys::clock::{self, Tick};
 use crate::sys::http::{Request, send};
@@ -17,12 +18,21 @@ const POLL: Duration = Duration::from_millis(100);
 /// How often members are asked who is primary, which bounds the precision of the gap.
 const WATCH: Duration = Duration::from_millis(10);
 
+/// How long after the end of a request its reason is waited for.
+const TOLD_WITHIN: Duration = Duration::from_secs(2);
+
+/// The reason by which a leader names what may delay.
+const HAMPERED: &str = "HandOverHampered";
+
 /// How it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Another member leads. `gap`: how long no member said that it was primary, as far as it could be seen.
-    Done { leader: String, gap: Option<Duration> },
-    /// The agents refused or gave it up; the leader is the one before.
+    /// `hazards`: what the leader before named as possible delays.
+    Done { leader: String, gap: Option<Duration>, hazards: Option<String> },
+    /// The leader did not begin it: nothing was touched.
+    Refused { why: String },
+    /// The leader began it, gave it up, and leads again.
     PutBack { why: String },
     /// It will happen at its time.
     Scheduled,
@@ -67,7 +77,7 @@ impl Cluster {
                 .iter()
                 .filter_map(|(_, member)| Some(member.api_url()?.replace("/patroni", "/primary"))),
         );
-        self.client.put(&self.keys.failover(), &to_text(&request), None).await?;
+        let asked = self.client.put(&self.keys.failover(), &to_text(&request), None).await?;
         if request.scheduled_at.is_some() {
             return Ok(Outcome::Scheduled);
         }
@@ -83,20 +93,38 @@ impl Cluster {
             if Some(&leader) != before.leader.as_ref() && view.runs_as_leader(&leader) {
                 // The last answers are on their way.
                 tokio::time::sleep(WATCH * 5).await;
-                return Ok(Outcome::Done { leader, gap: watcher.gap() });
+                let hazards = before.leader.as_ref().and_then(|old| told(&view, old, asked, HAMPERED));
+                return Ok(Outcome::Done { leader, gap: watcher.gap(), hazards });
             }
             if Some(&leader) == before.leader.as_ref() && view.failover.is_none() {
-                let told = view.reasons.get(&leader).into_iter().flatten().rev();
-                let why = told
-                    .filter(|told| matches!(told.reason.as_str(), "SwitchoverRefused" | "HandOverUndone"))
-                    .map(|told| told.text.clone())
-                    .next();
-                let why = why.unwrap_or_else(|| format!("{leader} still leads"));
-                return Ok(Outcome::PutBack { why });
+                return Ok(self.not_done(&leader, asked).await);
             }
         }
         Ok(Outcome::Unknown { waited: limit })
     }
+
+    /// Reads why the leader still leads. It clears the request first and tells its reason then.
+    async fn not_done(&self, leader: &str, asked: i64) -> Outcome {
+        let began = clock::now();
+        while clock::now().since(began) < TOLD_WITHIN {
+            if let Ok(view) = self.read().await {
+                if let Some(why) = told(&view, leader, asked, "HandOverUndone") {
+                    return Outcome::PutBack { why };
+                }
+                if let Some(why) = told(&view, leader, asked, "SwitchoverRefused") {
+                    return Outcome::Refused { why };
+                }
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Outcome::PutBack { why: format!("{leader} still leads") }
+    }
+}
+
+/// Returns the last sentence of this reason that a member told of something it saw at or after a revision.
+fn told(view: &ClusterView, member: &str, since: i64, reason: &str) -> Option<String> {
+    let told = view.reasons.get(member)?.iter().rev();
+    told.filter(|told| told.reason == reason && told.revision >= since).map(|told| told.text.clone()).next()
 }
 
 /// Asks all members all the time who is primary, and remembers the longest time in which nobody was.

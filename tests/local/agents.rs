@@ -271,6 +271,19 @@ watchdog: {watchdog}
         text.lines().next()?.trim().parse().ok()
     }
 
+    /// Returns a process of the server by what it calls itself, such as `checkpointer`.
+    pub fn server_process(&self, name: &str, title: &str) -> Option<Pid> {
+        let postmaster = self.postmaster(name)?;
+        let seen = keddah::sys::children::list().into_iter();
+        let mut children = seen.filter(|seen| seen.parent == postmaster);
+        let found = children.find(|seen| seen.argv.first().is_some_and(|line| line.contains(title)))?;
+        Some(Pid::from_raw(found.pid))
+    }
+
+    pub fn data_dir(&self, name: &str) -> PathBuf {
+        self.root.join(name).join("data")
+    }
+
     /// Does what the death of the host does: agent, guard and all of Postgres are gone at once.
     pub fn kill_host(&mut self, name: &str) {
         let folder = self.root.join(name).display().to_string();
@@ -330,6 +343,11 @@ watchdog: {watchdog}
         serde_json::from_str(&body).unwrap_or(serde_json::Value::Null)
     }
 
+    /// Posts a document; returns the status and the text of the answer.
+    pub fn post(&self, name: &str, path: &str, body: &str) -> (u16, String) {
+        self.http(name, "POST", path, body).expect("an answer")
+    }
+
     pub fn patch_config(&self, name: &str, body: &str) {
         let (status, body) = self.http(name, "PATCH", "/config", body).expect("an answer");
         assert_eq!(status, 200, "{body}");
@@ -352,14 +370,19 @@ watchdog: {watchdog}
 
     /// Runs SQL by TCP; None where it fails.
     pub fn sql(&self, name: &str, statement: &str) -> Option<String> {
+        let output = self.psql(name, statement).output().unwrap();
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// Prepares a client that runs SQL by TCP.
+    pub fn psql(&self, name: &str, statement: &str) -> Command {
         let mut command = self.command(&PathBuf::from(BIN_DIR).join("psql"));
         let url = format!(
             "postgres://postgres:super@127.0.0.1:{}/postgres?connect_timeout=2",
             self.postgres_port(name)
         );
-        let output =
-            command.args(["-qAtX", "-v", "ON_ERROR_STOP=1", "-c", statement, &url]).output().unwrap();
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        command.args(["-qAtX", "-v", "ON_ERROR_STOP=1", "-c", statement, &url]);
+        command
     }
 
     /// Runs a command of the product against this cluster.

@@ -14,6 +14,7 @@ mod databases;
 mod errors;
 mod etcd;
 mod guard;
+mod limits;
 mod mixed;
 #[path = "../common/patronictl.rs"]
 mod patronictl;

@@ -237,6 +237,17 @@ impl World {
                 }
                 Verdict::Done
             }
+            Action::Preflight { request } => {
+                let h = &mut self.hosts[host];
+                let Some(disk) = &h.postgres.disk else { return Verdict::Failed };
+                let (at, lsn) = (h.tick(now), disk.end());
+                // Some requests find an archive that lags.
+                let hazard = Hazard::Archive { files: 3, oldest_s: 60 };
+                let hazards = (request.0 % 4 == 0).then_some(hazard).into_iter().collect();
+                let state = PreflightState::Ready { at, lsn, hazards };
+                h.preflight = Some(Preflight { request, state });
+                Verdict::Done
+            }
             Action::Checkpoint | Action::ApplyConfiguration | Action::Callback { .. } => Verdict::Done,
             other => panic!("{:?} is etcd's", other.deed()),
         }
@@ -654,6 +665,7 @@ impl World {
             postgres: self.postgres_facts(host),
             peers: agent.peers.clone(),
             job: h.job.clone(),
+            preflight: h.preflight.clone(),
             outcomes: agent.outcomes.clone(),
             requests: agent.requests.clone(),
         }

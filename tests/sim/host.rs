@@ -87,6 +87,7 @@ pub struct Host {
     pub gate: Gate,
     pub postgres: Postgres,
     pub job: Option<JobReport>,
+    pub preflight: Option<Preflight>,
     pub job_number: u64,
     /// The host's clock beside the true one, in ms.
     pub clock_ahead: u64,
@@ -109,6 +110,7 @@ impl Host {
             gate: Gate::Closed,
             postgres: Postgres::new(),
             job: None,
+            preflight: None,
             job_number: 0,
             clock_ahead,
             tags: Tags::default(),

@@ -287,6 +287,7 @@ impl World {
         });
         // The jobs of an agent end with it.
         h.job = None;
+        h.preflight = None;
         let ttl = self.etcd.config.0.ttl;
         let h = &mut self.hosts[host];
         let free = h.tick(self.now) + ttl;

@@ -5,5 +5,6 @@ mod copy;
 pub mod dcs;
 pub mod job;
 pub mod postgres;
+pub mod preflight;
 mod restored;
 mod slots;

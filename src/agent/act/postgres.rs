@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::agent::act::preflight::Preflights;
 use crate::agent::act::restored;
 use crate::agent::act::slots;
 use crate::agent::decide::Action;
@@ -42,9 +43,10 @@ const BEFORE_STOP_LIMIT: Duration = Duration::from_secs(10);
 /// The longest that a checkpoint in the background may take.
 const CHECKPOINT_LIMIT: Duration = Duration::from_secs(60 * 60);
 
-/// After this long the guard goes on to the next mode by itself, should the agent be gone.
+/// After this long the guard goes on to the next mode by itself, should the agent be gone. After an immediate stop that
+/// is the kill, which costs nothing more: a server that ends at all does so at once.
 const FAST_LIMIT: Duration = Duration::from_secs(60 * 60);
-const IMMEDIATE_LIMIT: Duration = Duration::from_secs(10);
+const IMMEDIATE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Why an action on the server failed.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +102,7 @@ impl ServerError {
 pub struct ServerActor {
     pub gate: Gate,
     pub keeper: Keeper,
+    pub preflights: Preflights,
 }
 
 /// What an action may look up, all of the same look.
@@ -141,6 +144,10 @@ impl ServerActor {
             Action::FetchSlots { source, slots } => slots::fetch(source, slots, site).await,
             Action::Checkpoint => {
                 checkpoint_in_background(site.instance);
+                Ok(())
+            }
+            Action::Preflight { request } => {
+                self.preflights.begin(*request, site.instance);
                 Ok(())
             }
             Action::ApplyConfiguration => apply_configuration(site).await,

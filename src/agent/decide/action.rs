@@ -176,6 +176,11 @@ pub enum Action {
     },
     /// CHECKPOINT, in the background.
     Checkpoint,
+    /// In the background, for the request of this revision: checkpoints until one is short, and a look at what may delay
+    /// the stop.
+    Preflight {
+        request: Revision,
+    },
     /// Write the configuration files as they should be and reload.
     ApplyConfiguration,
 
@@ -288,6 +293,7 @@ impl Action {
             Action::KeepSlots { .. } => Deed::KeepSlots,
             Action::FetchSlots { .. } => Deed::FetchSlots,
             Action::Checkpoint => Deed::Checkpoint,
+            Action::Preflight { .. } => Deed::Preflight,
             Action::ApplyConfiguration => Deed::ApplyConfiguration,
             Action::StartJob { .. } => Deed::StartJob,
             Action::CancelJob => Deed::CancelJob,

@@ -17,6 +17,10 @@ use super::{Action, Decision, Reason, Why};
 /// standby that never confirms) takes for ever.
 pub(super) const STOP_LIMIT: Duration = Duration::from_secs(60);
 
+/// The same for a server that has nothing to lose: in crash recovery, where Postgres 15 leaves its checkpointer alone
+/// and waits for it for ever, and after the shutdown checkpoint of a restart.
+pub(super) const VAIN_STOP_LIMIT: Duration = Duration::from_secs(5);
+
 /// How soon to look again at something that is on its way.
 const PROGRESS: Duration = Duration::from_millis(200);
 
@@ -207,7 +211,7 @@ impl<'a> Draft<'a> {
     /// Forgets what only the holder of the lock goes on with. A promotion is remembered until its server is down: it
     /// may still come out of recovery.
     fn forget_leading(&mut self) {
-        if self.memory.handover.take().is_some_and(|handover| !handover.undone) {
+        if self.memory.handover.take().is_some_and(|handover| handover.undone.is_none()) {
             self.memory.stepped_down = true;
         }
         self.memory.giving_up = None;

@@ -144,10 +144,16 @@ pub(super) fn healthy(me: &str) -> Fixture {
         },
         peers: Peers::default(),
         job: None,
+        preflight: None,
         outcomes: Vec::new(),
         requests: Requests::default(),
     };
     Fixture { view, snapshot }
+}
+
+/// A preparation that has just found nothing in the way.
+pub(super) fn prepared(request: Revision) -> Preflight {
+    Preflight { request, state: PreflightState::Ready { at: NOW, lsn: END, hazards: BTreeSet::new() } }
 }
 
 pub(super) fn secs(seconds: u64) -> std::time::Duration {

@@ -30,24 +30,33 @@ pub(super) fn rule(s: &Situation<'_>, fence: Fence, draft: &mut Draft<'_>) -> Ch
             (Reason::LeadingWithoutData, Wake::After)
         }
         Server::Down { control, crashed } => down(s, fence, control, crashed, draft),
-        Server::Starting { role: Started::Primary, since } => {
-            keep_gate(s, fence, draft);
-            match overdue(s, since) {
-                true => give_up(GivingUp::StartTookTooLong, Reason::StartTookTooLong, draft),
-                false => (Reason::PrimaryIsStarting { since }, Wake::ProgressSince(since)),
+        Server::Starting { role, since } => {
+            if role == Started::Primary {
+                keep_gate(s, fence, draft);
             }
-        }
-        Server::Starting { role: Started::Replica, since } => {
-            (Reason::ReplicaIsStarting { since }, Wake::ProgressSince(since))
+            if overdue(s, since) {
+                return give_up(GivingUp::StartTookTooLong, Reason::StartTookTooLong, draft);
+            }
+            replica::restart_unready(s, draft).unwrap_or_else(|| {
+                let reason = match role {
+                    Started::Primary => Reason::PrimaryIsStarting { since },
+                    Started::Replica => Reason::ReplicaIsStarting { since },
+                };
+                (reason, Wake::ProgressSince(since))
+            })
         }
         Server::Unresponsive { since, .. } => {
             keep_gate(s, fence, draft);
-            match overdue(s, since) {
-                true => give_up(GivingUp::StartTookTooLong, Reason::StartTookTooLong, draft),
-                false => (Reason::PrimaryUnresponsive { since }, Wake::Progress),
+            if overdue(s, since) {
+                return give_up(GivingUp::StartTookTooLong, Reason::StartTookTooLong, draft);
             }
+            replica::restart_unready(s, draft)
+                .unwrap_or((Reason::PrimaryUnresponsive { since }, Wake::Progress))
         }
         Server::Stopping { mode, since } => {
+            if let Some(choice) = switchover::while_stopping(s, fence, draft) {
+                return choice;
+            }
             keep_gate(s, fence, draft);
             stopping(s, draft, mode, since)
         }

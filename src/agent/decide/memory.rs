@@ -6,6 +6,7 @@ use crate::agent::view::{LeaseId, MemberFacts, RequestId, Revision, Status, Tick
 use crate::cluster::{Lsn, MemberName, SyncNames, Timeline};
 
 use super::action::CallbackRole;
+use super::reason::Undone;
 
 /// What is remembered from look to look. It goes in and comes out; nothing else writes it.
 ///
@@ -34,6 +35,8 @@ pub struct Memory {
     pub handover: Option<HandOver>,
     /// When the request for a switchover was first seen, by its revision.
     pub switchover_seen: Option<(Revision, Tick)>,
+    /// The request whose hazards have been told.
+    pub hazards_told: Option<Revision>,
     /// The server cannot serve: it is stopped and the lock is released.
     pub giving_up: Option<GivingUp>,
     /// The restart that is under way.
@@ -115,8 +118,8 @@ pub struct HandOver {
     pub stopped: Option<Tick>,
     /// The transaction may have been sent: from then on it is never undone, only repeated.
     pub sent: bool,
-    /// The limit has passed before the transaction: the old leader goes on.
-    pub undone: bool,
+    /// Why it is not carried out: the old leader goes on.
+    pub undone: Option<Undone>,
 }
 
 /// A restart.

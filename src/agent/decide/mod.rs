@@ -39,7 +39,7 @@ pub use memory::Memory;
 pub use reason::Reason;
 pub use slots::needs_feedback;
 
-use crate::agent::view::{Guard, Job, JobState, StopMode, Tick, View};
+use crate::agent::view::{ControlState, Guard, Job, JobState, StopMode, Tick, View};
 
 use draft::{Choice, Draft, Wake};
 use situation::{LeaseWord, Lock, Situation};
@@ -159,7 +159,22 @@ fn must_not_write(s: &Situation<'_>, draft: &mut Draft<'_>) -> Option<Choice> {
 
 /// Waits for a server that is on its way down, and hurries it past its limit.
 fn stopping(s: &Situation<'_>, draft: &mut Draft<'_>, mode: StopMode, since: Tick) -> Choice {
-    let limit = s.view.settings.primary_stop_timeout.unwrap_or(draft::STOP_LIMIT);
+    let state = s.view.postgres.control().map(|control| control.state);
+    let nothing_to_lose = match state {
+        Some(ControlState::InCrashRecovery) => true,
+        // What is waited for (an archiver, a subscriber) goes on after a restart.
+        Some(ControlState::ShutDown) => draft.memory.restart.is_some(),
+        Some(
+            ControlState::StartingUp
+            | ControlState::ShutDownInRecovery
+            | ControlState::ShuttingDown
+            | ControlState::InArchiveRecovery
+            | ControlState::InProduction,
+        )
+        | None => false,
+    };
+    let most = if nothing_to_lose { draft::VAIN_STOP_LIMIT } else { draft::STOP_LIMIT };
+    let limit = s.view.settings.primary_stop_timeout.map_or(most, |limit| limit.min(most));
     match mode {
         StopMode::Fast if s.now().since(since) >= limit => {
             draft.act(Action::Stop { mode: StopMode::Immediate, checkpoint: false });

@@ -44,14 +44,16 @@ fn holding(s: &Situation<'_>, fence: Fence, draft: &mut Draft<'_>) -> Choice {
         Server::Replica(facts) if asked_to_lead(s) || draft.memory.promoting_since.is_some() => {
             leader::promote(s, fence, facts, draft)
         }
-        Server::Stopping { mode, since } => stopping(s, draft, mode, since),
+        Server::Stopping { mode, since } => {
+            switchover::while_stopping(s, fence, draft).unwrap_or_else(|| stopping(s, draft, mode, since))
+        }
         Server::Starting { since, .. } => (Reason::PrimaryIsStarting { since }, Wake::ProgressSince(since)),
         Server::Unresponsive { since, .. } => (Reason::PrimaryUnresponsive { since }, Wake::Progress),
         Server::Down { control, .. } => {
             if let Some(choice) = switchover::after_stop(s, fence, control, draft) {
                 return choice;
             }
-            let undone = draft.memory.handover.as_ref().is_some_and(|handover| handover.undone);
+            let undone = draft.memory.handover.as_ref().is_some_and(|handover| handover.undone.is_some());
             if (undone || draft.memory.restart.is_some()) && Was::of(control) != Was::Replica {
                 if let Some(until) = draft.start_backoff() {
                     return (Reason::StartingAsPrimary, Wake::At(until, Why::Backoff));

@@ -119,10 +119,13 @@ fn words(s: &Situation<'_>, draft: &Draft<'_>) -> (State, Role) {
         }
         Server::Starting { role, .. } => (State::Starting, of(role)),
         Server::Stopping { .. } => {
-            // Until it is down it may be writing.
-            let was_primary =
-                s.view.postgres.control().is_some_and(|control| Was::of(control) != Was::Replica);
-            (State::Stopping, if was_primary { Role::Primary } else { Role::Replica })
+            // Until its shutdown checkpoint is written it may be writing.
+            let role = match s.view.postgres.control().map(Was::of) {
+                Some(Was::CrashedPrimary) => Role::Primary,
+                Some(Was::CleanPrimary) => Role::Demoted,
+                Some(Was::Replica) | None => Role::Replica,
+            };
+            (State::Stopping, role)
         }
         Server::Unresponsive { role, .. } => (State::Running, of(role)),
         Server::Primary(_) => {

@@ -2,7 +2,7 @@
 //!
 //! The log line, the REST field, `keddah explain` and the reference page all come from here.
 
-use crate::agent::view::{StopMode, Tick};
+use crate::agent::view::{Hazards, StopMode, Tick};
 use crate::cluster::{FailoverRequest, Lsn, MemberName, SystemId, Timeline};
 
 /// Declares the reasons: doc comment, name, fields, and the sentence for people.
@@ -95,6 +95,10 @@ reasons! {
     OwnOldLease => "the leader key bears my name under a lease that is not mine any more; I wait for its end";
 
     // ── handing over ──
+    /// A switchover is prepared while clients still write.
+    PreparingHandOver { candidate: MemberName } => "I write checkpoints while clients write, to hand over to {candidate} quickly";
+    /// A switchover goes on, and this may make it or what comes after it longer.
+    HandOverHampered { candidate: MemberName, hazards: Hazards } => "what may delay the hand-over to {candidate}: {hazards}";
     /// A switchover begins: the server is stopped, with the lock held.
     SteppingDownFor { candidate: MemberName } => "I stop Postgres to hand over to {candidate}";
     /// The server is stopped, and the candidate must have all its WAL before it gets the lock.
@@ -102,7 +106,7 @@ reasons! {
     /// The candidate has all WAL and gets the lock.
     HandingOver { candidate: MemberName } => "{candidate} has all my WAL; I hand over the lock";
     /// The candidate could not take over within the limit: the old primary serves again.
-    HandOverUndone { candidate: MemberName } => "{candidate} did not get all my WAL in time; I lead again";
+    HandOverUndone { candidate: MemberName, why: Undone } => "I do not hand over to {candidate}: {why}; I lead again";
     /// The candidate's member key is gone or Patroni's: the lock is released to an ordinary election.
     ReleasedForCandidate { candidate: MemberName } => "I release the lock so that {candidate} can take it";
     /// The request cannot be carried out, so it is cleared.
@@ -285,6 +289,14 @@ pub enum Refusal {
     CandidateBehind,
     /// The candidate is not in the synchronous set.
     CandidateNotSync,
+    /// The candidate streams and does not confirm what it is sent.
+    CandidateDoesNotConfirm,
+    /// The candidate has received WAL and does not replay it in time, which its promotion would wait for.
+    CandidateDoesNotReplay,
+    /// Checkpoints take long: the one at the stop would keep everybody from writing.
+    CheckpointsTooSlow,
+    /// The server does not answer the preparation.
+    NotPrepared,
     /// In a pause the candidate must be named, and a time must not.
     PausedWithoutCandidate,
 }
@@ -299,7 +311,42 @@ impl std::fmt::Display for Refusal {
             Refusal::CandidateNotStreaming => "the candidate does not stream from the leader",
             Refusal::CandidateBehind => "the candidate is behind by more than maximum_lag_on_failover",
             Refusal::CandidateNotSync => "the candidate is not in the synchronous set",
+            Refusal::CandidateDoesNotConfirm => "the candidate does not confirm the WAL that it is sent",
+            Refusal::CandidateDoesNotReplay => {
+                "the candidate does not replay what it has received: is its replay paused or delayed?"
+            }
+            Refusal::CheckpointsTooSlow => {
+                "checkpoints take long, too much is unwritten for a short stop; the last one goes on, try again after it"
+            }
+            Refusal::NotPrepared => "Postgres did not answer the preparation",
             Refusal::PausedWithoutCandidate => "in a pause a switchover needs a candidate and no time",
+        })
+    }
+}
+
+/// Why a hand-over that had begun is not carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Undone {
+    /// The server did not come to its shutdown checkpoint within the limit.
+    StopTooSlow,
+    /// The server is down without a shutdown checkpoint.
+    NotClean,
+    /// The candidate did not get all WAL within the limit.
+    CandidateBehind,
+    /// The candidate has no member document any more.
+    CandidateGone,
+    /// The keys of the hand-over have changed in between.
+    Fenced,
+}
+
+impl std::fmt::Display for Undone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Undone::StopTooSlow => "Postgres did not stop in time",
+            Undone::NotClean => "Postgres ended without a shutdown checkpoint",
+            Undone::CandidateBehind => "it did not get all my WAL in time",
+            Undone::CandidateGone => "it is no member any more",
+            Undone::Fenced => "its member key or mine has changed in between",
         })
     }
 }

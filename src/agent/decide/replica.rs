@@ -17,8 +17,11 @@ pub(super) fn rule(s: &Situation<'_>, leader: &MemberName, draft: &mut Draft<'_>
         Server::Unreadable => (Reason::UnreadableData, Wake::Loop),
         Server::Down { .. } => rewind::come_back(s, leader, draft),
         Server::Stopping { mode, since } => stopping(s, draft, mode, since),
-        Server::Starting { since, .. } => (Reason::ReplicaIsStarting { since }, Wake::ProgressSince(since)),
-        Server::Unresponsive { since, .. } => (Reason::ReplicaUnresponsive { since }, Wake::Progress),
+        Server::Starting { since, .. } => restart_unready(s, draft)
+            .unwrap_or((Reason::ReplicaIsStarting { since }, Wake::ProgressSince(since))),
+        Server::Unresponsive { since, .. } => {
+            restart_unready(s, draft).unwrap_or((Reason::ReplicaUnresponsive { since }, Wake::Progress))
+        }
         Server::Replica(facts) => follow(s, leader, facts, draft),
         // `must_not_write` has spoken before; outside a pause nothing comes here.
         Server::Primary(_) => {
@@ -103,6 +106,14 @@ fn requests(s: &Situation<'_>, leader: &MemberName, draft: &mut Draft<'_>) -> Op
         return Some((Reason::Reinitializing, Wake::Progress));
     }
     restart(s, draft)
+}
+
+/// Begins a restart of a server that does not answer; one that was begun is over only once the server does.
+pub(super) fn restart_unready(s: &Situation<'_>, draft: &mut Draft<'_>) -> Option<Choice> {
+    match draft.memory.restart {
+        Some(Restart { stopped: true, .. }) => None,
+        Some(Restart { stopped: false, .. }) | None => restart(s, draft),
+    }
 }
 
 /// Begins, goes on with or answers a restart of a running server.

@@ -253,6 +253,50 @@ fn a_start_that_takes_too_long_ends_in_a_release_only_after_the_stop() {
 }
 
 #[test]
+fn a_replica_that_does_not_come_up_to_be_promoted_gives_up_the_lock_too() {
+    let world = healthy("a").with(|f| {
+        f.view.postgres.process = Process::Starting { role: Started::Replica, since: NOW - secs(300) };
+    });
+
+    assert_eq!(decision(world).reason, Reason::StartTookTooLong);
+}
+
+#[test]
+fn a_server_that_hangs_is_restarted_on_request_and_answered_for_once_it_runs() {
+    let world = healthy("a").with(|f| {
+        f.view.postgres.process = Process::Unresponsive { role: Started::Primary, since: NOW };
+        let id = RequestId(1);
+        f.view.requests.restart = Some(RestartRequest { id, only_role: None, only_if_pending: false });
+    });
+    let stop = decision(world.clone());
+    let start =
+        decide(&world.clone().with(|f| f.view.postgres.process = Process::Stopped).view(), &stop.memory);
+    let starting = Process::Starting { role: Started::Primary, since: NOW };
+    let waits = decide(&world.with(|f| f.view.postgres.process = starting).view(), &start.memory);
+
+    assert_eq!((&stop.reason, deeds(&stop)), (&Reason::Restarting, vec![Deed::Stop]));
+    assert_eq!(start.reason, Reason::StartingAsPrimary);
+    assert_eq!((waits.reason.code(), deeds(&waits)), ("PrimaryIsStarting", vec![]));
+}
+
+#[test]
+fn a_fast_stop_is_hurried_past_its_limit_and_sooner_in_a_crash_recovery() {
+    let stopping = |state, seconds| {
+        decision(healthy("a").with(|f| {
+            let Data::Present(control) = &mut f.view.postgres.data else { panic!("no data") };
+            control.state = state;
+            let since = NOW - secs(seconds);
+            f.view.postgres.process = Process::Stopping { mode: StopMode::Fast, since };
+        }))
+        .reason
+    };
+
+    assert_ne!(stopping(ControlState::ShuttingDown, 59), Reason::StopTookTooLong);
+    assert_eq!(stopping(ControlState::ShuttingDown, 60), Reason::StopTookTooLong);
+    assert_eq!(stopping(ControlState::InCrashRecovery, 5), Reason::StopTookTooLong);
+}
+
+#[test]
 fn a_replica_with_the_lock_is_promoted_through_the_gate() {
     let world = healthy("b").with(|f| {
         let leader = f.snapshot.leader.as_mut().unwrap();
@@ -383,6 +427,7 @@ fn a_switchover_stops_the_leader_and_hands_over_when_the_candidate_has_all() {
     let world = healthy("a").with(|f| {
         f.snapshot.failover = Some(Keyed { value: request, mod_revision: Revision(15) });
         f.snapshot.failover_revision = Revision(15);
+        f.view.preflight = Some(super::fixture::prepared(Revision(15)));
     });
     let stop = decision(world.clone());
     let mut view = world.view();
@@ -398,7 +443,7 @@ fn a_switchover_stops_the_leader_and_hands_over_when_the_candidate_has_all() {
     let over = decide(&view, &waiting.memory);
 
     assert_eq!(stop.reason, Reason::SteppingDownFor { candidate: name("b") });
-    assert_eq!(stop.actions[0], Action::Stop { mode: StopMode::Fast, checkpoint: true });
+    assert_eq!(stop.actions[0], Action::Stop { mode: StopMode::Fast, checkpoint: false });
     assert_eq!(waiting.reason, Reason::WaitingForCandidate { candidate: name("b"), lsn: END });
     assert_eq!(over.reason, Reason::HandingOver { candidate: name("b") });
     assert_eq!(deeds(&over), [Deed::Disarm, Deed::HandOver]);
