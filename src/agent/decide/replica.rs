@@ -97,11 +97,7 @@ fn requests(s: &Situation<'_>, leader: &MemberName, draft: &mut Draft<'_>) -> Op
             draft.act(Action::AnswerRequest { id: request.id, done: true });
             return None;
         }
-        if source(s, leader, request.from_leader).is_none() {
-            draft.act(Action::AnswerRequest { id: request.id, done: false });
-            return None;
-        }
-        draft.memory.reinitialize = Some(Reinitialize { id: request.id, began: false });
+        asked_for_copy(s, leader, draft)?;
         draft.stop(StopMode::Immediate);
         return Some((Reason::Reinitializing, Wake::Progress));
     }
@@ -114,6 +110,25 @@ pub(super) fn restart_unready(s: &Situation<'_>, draft: &mut Draft<'_>) -> Optio
         Some(Restart { stopped: true, .. }) => None,
         Some(Restart { stopped: false, .. }) | None => restart(s, draft),
     }
+}
+
+/// Takes up what a person asked for: a new copy, or says no where there is nobody to copy from. A member that is down
+/// for good is the one that needs it most.
+pub(super) fn asked_for_copy(
+    s: &Situation<'_>,
+    leader: &MemberName,
+    draft: &mut Draft<'_>,
+) -> Option<Reinitialize> {
+    let request = s.view.requests.reinitialize.as_ref()?;
+    if let Some(asked) = draft.memory.reinitialize.filter(|asked| asked.id == request.id) {
+        return Some(asked);
+    }
+    if source(s, leader, request.from_leader).is_none() {
+        draft.act(Action::AnswerRequest { id: request.id, done: false });
+        return None;
+    }
+    draft.memory.reinitialize = Some(Reinitialize { id: request.id, began: false });
+    draft.memory.reinitialize
 }
 
 /// Begins, goes on with or answers a restart of a running server.

@@ -17,7 +17,7 @@ const CRASH_RECOVERY_ATTEMPTS: u32 = 2;
 
 /// Brings back a server that is down.
 pub(super) fn come_back(s: &Situation<'_>, leader: &MemberName, draft: &mut Draft<'_>) -> Choice {
-    if let Some(asked) = draft.memory.reinitialize {
+    if let Some(asked) = replica::asked_for_copy(s, leader, draft) {
         return copy_for_person(s, leader, asked, draft);
     }
     let document = s.snapshot().and_then(|snapshot| snapshot.members.get(leader));

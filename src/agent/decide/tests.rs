@@ -597,7 +597,7 @@ fn a_parted_former_primary_rewinds_once_the_leader_has_checkpointed() {
     let waiting = decision(parted.clone());
     let rewinding = decision(parted.clone().with(|f| f.member("a").facts.checkpoint_pending = false));
     let forbidden = decision(parted.clone().with(|f| f.view.settings.use_pg_rewind = false));
-    let copied = decision(parted.with(|f| {
+    let copied = decision(parted.clone().with(|f| {
         f.view.settings.use_pg_rewind = false;
         f.view.settings.remove_data_directory_on_diverged_timelines = true;
     }));
@@ -606,6 +606,13 @@ fn a_parted_former_primary_rewinds_once_the_leader_has_checkpointed() {
     assert_eq!(rewinding.reason, Reason::Rewinding { leader: name("a") });
     assert_eq!((&forbidden.reason, deeds(&forbidden)), (&Reason::Diverged { leader: name("a") }, vec![]));
     assert_eq!(copied.reason, Reason::CloningAfterDivergence { source: name("a") });
+
+    let asked = parted.with(|f| {
+        f.view.settings.use_pg_rewind = false;
+        f.view.requests.reinitialize = Some(ReinitializeRequest { id: RequestId(4), from_leader: false });
+    });
+    let asked = decision(asked);
+    assert_eq!((&asked.reason, deeds(&asked)), (&Reason::Reinitializing, vec![Deed::StartJob]));
 }
 
 #[test]
