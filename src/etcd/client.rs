@@ -102,6 +102,8 @@ struct Seen {
     cluster_id: AtomicU64,
     revision: AtomicI64,
     term: AtomicU64,
+    /// The revision of the older state that answered last, until a newer one answers.
+    older: AtomicI64,
 }
 
 impl Seen {
@@ -481,11 +483,18 @@ impl Client {
             });
         }
         if revision == 0 {
-            return Ok(());
+            // A restored snapshot knows leases too, and goes on renewing those that were there when it was made. Who
+            // leads by one of them must not go on when the rest of what etcd says is not believed.
+            return match seen.older.load(Ordering::Relaxed) {
+                0 => Ok(()),
+                found => Err(EtcdError::OlderState { endpoint: endpoint(), found, seen: before.0 }),
+            };
         }
         if revision < before.0 || term < before.1 {
+            seen.older.store(revision, Ordering::Relaxed);
             return Err(EtcdError::OlderState { endpoint: endpoint(), found: revision, seen: before.0 });
         }
+        seen.older.store(0, Ordering::Relaxed);
         seen.revision.fetch_max(revision, Ordering::Relaxed);
         seen.term.fetch_max(term, Ordering::Relaxed);
         Ok(())
@@ -513,5 +522,32 @@ fn renewal(answer: &etcd_client::LeaseKeepAliveResponse, sent: Tick, lease: i64)
     match u64::try_from(answer.ttl()) {
         Ok(seconds) if seconds > 0 => Ok(Renewal { ttl: Duration::from_secs(seconds), sent }),
         _ => Err(Attempt::Final(EtcdError::LeaseNotFound(lease))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leases_of_an_older_state_are_not_believed_until_a_newer_one_answers() {
+        let client = Client::new(Config {
+            endpoints: vec!["127.0.0.1:2379".to_owned()],
+            protocol: "http".to_owned(),
+            user: None,
+            password: Secret::default(),
+            tls: TlsFiles::default(),
+            limit: Duration::from_secs(1),
+        });
+        let node = client.inner.nodes[0].clone();
+        let answer = |revision: i64, term: u64| {
+            client.accept(&node, Some(Header { cluster_id: 1, revision, term }), client.inner.seen.now())
+        };
+        let lease = || answer(0, 0);
+
+        assert!(answer(100, 3).is_ok() && lease().is_ok());
+        assert!(matches!(answer(40, 3), Err(EtcdError::OlderState { found: 40, seen: 100, .. })));
+        assert!(matches!(lease(), Err(EtcdError::OlderState { found: 40, seen: 100, .. })));
+        assert!(answer(100, 3).is_ok() && lease().is_ok());
     }
 }
