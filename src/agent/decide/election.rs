@@ -150,7 +150,7 @@ fn await_silent_primary(
 /// document later, so there only its answer counts.
 fn says_it_may_write(s: &Situation<'_>, snapshot: &Snapshot) -> Option<MemberName> {
     let may_write = |member: &Member| {
-        member.facts.role == Role::Primary
+        matches!(member.facts.role, Role::Primary | Role::Promoted)
             && match member.facts.state {
                 State::Running
                 | State::Starting
