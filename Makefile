@@ -47,6 +47,9 @@ test-unit: setup-build ## pure functions, house rules, the binary as a user sees
 test-sim: setup-build ## the decision core against a simulated world
 	$(CARGO) test --locked --test sim
 
+sim-faults: setup-build ## as many simulated faults as FAULTS says (100000), with an account of them
+	FAULTS=$(or $(FAULTS),100000) $(CARGO) test --locked --test sim seeds::seeds -- --nocapture
+
 test-local: setup ## real etcd, Postgres and sshd on loopback
 	$(CARGO) test --locked --test local -- --test-threads 2
 
@@ -77,4 +80,4 @@ demo-down: ## take the demo's hosts away
 bench: build ## the product's figures, beside the tools it is compared with
 	$(SUDO) env KEDDAH=$(CURDIR)/$(KEDDAH) bench/run.py $(FIGURES)
 
-.PHONY: bench help setup setup-build build check test test-unit test-sim test-local test-lab demo demo-down
+.PHONY: bench sim-faults help setup setup-build build check test test-unit test-sim test-local test-lab demo demo-down

@@ -21,7 +21,7 @@ pub(super) const BLIND_LOOK: Duration = Duration::from_millis(1_000);
 
 /// What was promised about the lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Arm {
+pub enum Arm {
     /// Nothing may become writable; what is writable has until `deadline`.
     Shut { deadline: Tick, margins: Margins },
     /// The lease lives until `deadline`.
@@ -32,7 +32,7 @@ pub(super) enum Arm {
 
 /// What is in the data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Posture {
+pub enum Posture {
     /// No process.
     Nobody,
     /// Processes, none of which can write, now or by itself later.
@@ -43,17 +43,17 @@ pub(super) enum Posture {
 
 /// What has to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
     Rest,
     Stop(StopMode),
 }
 
 impl Arm {
     /// The state of a guard that nobody has told anything.
-    pub(super) const NEW: Arm = Arm::Shut { deadline: Tick(0), margins: Margins::SHORTEST };
+    pub const NEW: Arm = Arm::Shut { deadline: Tick(0), margins: Margins::SHORTEST };
 
     /// Judges what is there.
-    pub(super) fn verdict(&self, posture: Posture, now: Tick) -> Verdict {
+    pub fn verdict(&self, posture: Posture, now: Tick) -> Verdict {
         let (deadline, margins) = match (*self, posture) {
             (Arm::Released, _) | (_, Posture::Nobody | Posture::ReadOnly) => return Verdict::Rest,
             (Arm::Shut { deadline, margins } | Arm::Armed { deadline, margins, .. }, Posture::Writable) => {
@@ -72,7 +72,10 @@ impl Arm {
     }
 
     /// Tells whether a server may be made writable at this instant.
-    pub(super) fn admits(&self, now: Tick) -> Result<(), Refusal> {
+    ///
+    /// # Errors
+    /// Nothing is armed, or the first stage has begun.
+    pub fn admits(&self, now: Tick) -> Result<(), Refusal> {
         match *self {
             Arm::Released => Ok(()),
             Arm::Shut { .. } => Err(Refusal::NotArmed),
@@ -81,8 +84,11 @@ impl Arm {
         }
     }
 
-    /// Returns the state after a promise, or why it is not believed.
-    pub(super) fn armed(
+    /// Returns the state after a promise.
+    ///
+    /// # Errors
+    /// It makes no sense, comes too late, or is about a lease that is dead.
+    pub fn armed(
         &self,
         deadline: Tick,
         margins: Margins,
@@ -107,7 +113,7 @@ impl Arm {
     }
 
     /// Returns the state after the promise is taken back: the stages begin at this moment, or go on where they are.
-    pub(super) fn disarmed(&self, now: Tick) -> Arm {
+    pub fn disarmed(&self, now: Tick) -> Arm {
         match *self {
             Arm::Released => {
                 Arm::Shut { deadline: now + Margins::SHORTEST.fast(), margins: Margins::SHORTEST }
@@ -119,7 +125,7 @@ impl Arm {
     }
 
     /// Returns when to look again at the latest, if nothing happens before.
-    pub(super) fn next_look(&self, posture: Posture, now: Tick) -> Tick {
+    pub fn next_look(&self, posture: Posture, now: Tick) -> Tick {
         let (deadline, margins) = match (*self, posture) {
             (Arm::Released, _) | (_, Posture::Nobody | Posture::ReadOnly) => return now + CALM_LOOK,
             (Arm::Shut { deadline, margins } | Arm::Armed { deadline, margins, .. }, Posture::Writable) => {
@@ -136,7 +142,7 @@ impl Arm {
     }
 
     /// Returns the deadline until which a writable server may be here; None where there is none.
-    pub(super) fn deadline(&self) -> Option<Tick> {
+    pub fn deadline(&self) -> Option<Tick> {
         match *self {
             Arm::Shut { deadline, .. } | Arm::Armed { deadline, .. } => Some(deadline),
             Arm::Released => None,

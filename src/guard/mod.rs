@@ -9,7 +9,7 @@
 mod agents;
 pub mod client;
 pub mod detach;
-mod gate;
+pub mod gate;
 mod group;
 mod instance;
 mod log;

@@ -13,6 +13,7 @@ pub enum Request {
     Read,
     Grant { ttl_ms: u64 },
     KeepAlive { lease: LeaseId },
+    Revoke { lease: LeaseId },
     Write { me: MemberName, action: Box<Action> },
 }
 
@@ -29,10 +30,14 @@ pub enum Reply {
         ttl_ms: u64,
     },
     Written(Verdict),
+    /// "No leader": it did nothing.
+    Refused,
 }
 
 #[derive(Debug, Clone)]
 pub struct Etcd {
+    /// Its id: a restored snapshot may have another one.
+    pub cluster: u64,
     pub revision: i64,
     pub leader: Option<LeaderKey>,
     pub members: BTreeMap<MemberName, Member>,
@@ -45,7 +50,7 @@ pub struct Etcd {
     pub failsafe: Option<(BTreeSet<MemberName>, i64)>,
     /// Lease → (ttl, the moment it ends), in ms.
     pub leases: BTreeMap<LeaseId, (u64, u64)>,
-    next_lease: i64,
+    pub next_lease: i64,
     /// Until when requests wait (a stall), or are not taken at all.
     pub stalled_until: u64,
 }
@@ -53,6 +58,7 @@ pub struct Etcd {
 impl Etcd {
     pub fn new(settings: Settings) -> Etcd {
         Etcd {
+            cluster: 1,
             revision: 1,
             leader: None,
             members: BTreeMap::new(),
@@ -157,6 +163,13 @@ impl Etcd {
                 }
                 None => Reply::Alive { ttl_ms: 0 },
             },
+            Request::Revoke { lease } => {
+                if let Some((_, end)) = self.leases.get_mut(&lease) {
+                    *end = 0;
+                    self.expire(now);
+                }
+                Reply::Alive { ttl_ms: 0 }
+            }
             Request::Write { me, action } => {
                 Reply::Written(if self.write(&me, *action) { Verdict::Done } else { Verdict::Fenced })
             }

@@ -1,41 +1,172 @@
 //! What goes wrong, and what people do.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use keddah::agent::view::*;
 use keddah::cluster::*;
+use keddah::guard::gate::Arm;
 use keddah::settings::StandbyCluster;
 
-use crate::host::Gate;
-use crate::network::ETCD;
 use crate::postgres::Process;
 use crate::world::{Event, World};
 
+/// The longest time to live that a lease is asked for with, in ms.
+const LONGEST_TTL: u64 = 30_000;
+
+/// How many snapshots of etcd are kept for a restore.
+const SNAPSHOTS: usize = 4;
+
 #[derive(Debug, Clone)]
 pub enum Fault {
-    StartAgent { host: usize },
-    KillAgent { host: usize },
-    StopAgent { host: usize },
-    ContinueAgent { host: usize },
-    CrashHost { host: usize },
-    BootHost { host: usize },
-    FreezeHost { host: usize },
-    ThawHost { host: usize },
-    KillPostmaster { host: usize },
-    Cut { from: usize, to: usize },
-    Heal { from: usize, to: usize },
-    StallEtcd { ms: u64 },
+    StartAgent {
+        host: usize,
+    },
+    KillAgent {
+        host: usize,
+    },
+    StopAgent {
+        host: usize,
+    },
+    ContinueAgent {
+        host: usize,
+    },
+    CrashHost {
+        host: usize,
+    },
+    BootHost {
+        host: usize,
+    },
+    FreezeHost {
+        host: usize,
+    },
+    ThawHost {
+        host: usize,
+    },
+    KillPostmaster {
+        host: usize,
+    },
+    Cut {
+        from: usize,
+        to: usize,
+    },
+    Heal {
+        from: usize,
+        to: usize,
+    },
+    StallEtcd {
+        ms: u64,
+    },
     EtcdLeaderChange,
-    Deaf { host: usize },
-    SlowReplay { host: usize, on: bool },
-    SlowStart { host: usize, ms: Option<u64> },
-    BreakStarts { host: usize, times: u32 },
-    Loss { once_in: u64 },
+    Deaf {
+        host: usize,
+    },
+    SlowReplay {
+        host: usize,
+        on: bool,
+    },
+    SlowStart {
+        host: usize,
+        ms: Option<u64>,
+    },
+    BreakStarts {
+        host: usize,
+        times: u32,
+    },
+    Loss {
+        once_in: u64,
+    },
     DeleteLeaderKey,
-    Failover { leader: Option<usize>, candidate: Option<usize> },
+    Failover {
+        leader: Option<usize>,
+        candidate: Option<usize>,
+    },
     Config(Change),
-    Restart { host: usize },
-    Reinitialize { host: usize },
-    Terminate { host: usize },
-    Tags { host: usize, nofailover: bool },
+    Restart {
+        host: usize,
+    },
+    Reinitialize {
+        host: usize,
+    },
+    Terminate {
+        host: usize,
+    },
+    Tags {
+        host: usize,
+        nofailover: bool,
+    },
+    NoSync {
+        host: usize,
+        on: bool,
+    },
+    WatchdogBroken {
+        host: usize,
+        on: bool,
+    },
+    /// The wall clock is stepped; nothing but schedules reads it.
+    WallClock {
+        host: usize,
+        ms: i64,
+    },
+    /// The machine stands still and its clocks with it: no program on it can tell.
+    BlindPause {
+        host: usize,
+        ms: u64,
+    },
+    /// Guard, agent and Postgres die together.
+    KillGuard {
+        host: usize,
+    },
+    StartGuard {
+        host: usize,
+    },
+    /// Postgres lives and does nothing.
+    Hang {
+        host: usize,
+        on: bool,
+    },
+    SlowStop {
+        host: usize,
+        ms: Option<u64>,
+    },
+    /// The disk of a replica is lost.
+    LoseData {
+        host: usize,
+    },
+    /// Some messages to and from etcd come late and past each other.
+    Late {
+        ms: u64,
+    },
+    /// etcd answers at once that it has no leader.
+    Refuse {
+        ms: u64,
+    },
+    /// An older state of etcd answers in its place, under the same cluster id or another one.
+    RestoreEtcd {
+        age: usize,
+        same_id: bool,
+    },
+    /// The true etcd answers again, as it was.
+    UnrestoreEtcd,
+    DeleteKey(Key),
+    /// A value that nobody can read.
+    Garble(Key),
+    Scheduled {
+        candidate: usize,
+        after: u64,
+    },
+}
+
+/// A key that people delete or spoil.
+#[derive(Debug, Clone, Copy)]
+pub enum Key {
+    Initialize,
+    Status,
+    History,
+    Failsafe,
+    Failover,
+    Config,
+    Member(usize),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +176,61 @@ pub enum Change {
     SyncNodes(usize),
     /// The cluster reads the archive of another one, or is its own again.
     StandbyCluster(bool),
+    Ttl(u64),
+    LoopWait(u64),
+    Failsafe(bool),
+    MaximumLag(u64),
+    StartTimeout(u64),
+    RaceBackoff(u64),
+}
+
+impl Fault {
+    /// The name that it is counted under.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Fault::StartAgent { .. } => "agent started",
+            Fault::KillAgent { .. } => "agent killed",
+            Fault::StopAgent { .. } => "agent stopped",
+            Fault::ContinueAgent { .. } => "agent continued",
+            Fault::CrashHost { .. } => "host dead",
+            Fault::BootHost { .. } => "host booted",
+            Fault::FreezeHost { .. } => "host frozen, clock jumps",
+            Fault::ThawHost { .. } => "host thawed",
+            Fault::KillPostmaster { .. } => "postmaster killed",
+            Fault::Cut { .. } => "network cut one way",
+            Fault::Heal { .. } => "network healed",
+            Fault::StallEtcd { .. } => "etcd silent",
+            Fault::EtcdLeaderChange => "etcd leader lost",
+            Fault::Deaf { .. } => "postmaster deaf",
+            Fault::SlowReplay { .. } => "replay slow",
+            Fault::SlowStart { .. } => "start or promotion slow",
+            Fault::BreakStarts { .. } => "starts fail",
+            Fault::Loss { .. } => "messages lost",
+            Fault::DeleteLeaderKey => "leader key deleted",
+            Fault::Failover { leader: None, .. } => "failover asked for",
+            Fault::Failover { .. } => "switchover asked for",
+            Fault::Scheduled { .. } => "switchover scheduled",
+            Fault::Config(_) => "configuration changed",
+            Fault::Restart { .. } => "restart asked for",
+            Fault::Reinitialize { .. } => "new copy asked for",
+            Fault::Terminate { .. } => "agent ended",
+            Fault::Tags { .. } | Fault::NoSync { .. } => "tags changed",
+            Fault::WatchdogBroken { .. } => "watchdog broken",
+            Fault::WallClock { .. } => "wall clock stepped",
+            Fault::BlindPause { .. } => "machine paused unseen",
+            Fault::KillGuard { .. } => "guard and agent killed",
+            Fault::StartGuard { .. } => "guard started",
+            Fault::Hang { .. } => "Postgres hangs",
+            Fault::SlowStop { .. } => "stop slow",
+            Fault::LoseData { .. } => "data lost",
+            Fault::Late { .. } => "messages late and reordered",
+            Fault::Refuse { .. } => "etcd without leader",
+            Fault::RestoreEtcd { .. } => "etcd restored",
+            Fault::UnrestoreEtcd => "etcd put back",
+            Fault::DeleteKey(_) => "key deleted",
+            Fault::Garble(_) => "key garbled",
+        }
+    }
 }
 
 impl World {
@@ -53,6 +239,7 @@ impl World {
             let text = format!("{fault:?}");
             self.say("*", &text);
         }
+        *self.oracle.faults.entry(fault.kind()).or_default() += 1;
         let now = self.now;
         match fault {
             Fault::StartAgent { host } => self.start_agent(host),
@@ -64,7 +251,11 @@ impl World {
                 let h = &mut self.hosts[host];
                 h.up = false;
                 h.frozen = false;
-                h.gate = Gate::Closed;
+                h.arm = Arm::NEW;
+                h.guard_dead = false;
+                h.after_pause = false;
+                h.kept = None;
+                h.pinned = None;
                 h.promise = None;
                 h.postgres.die(false);
                 h.postgres.process = Process::Stopped;
@@ -72,6 +263,7 @@ impl World {
             Fault::BootHost { host } => {
                 if !self.hosts[host].up {
                     self.hosts[host].up = true;
+                    self.guard(host);
                     let after = self.rng.between(50, 1_000);
                     self.at(after, Event::Fault(Fault::StartAgent { host }));
                 }
@@ -123,7 +315,14 @@ impl World {
                 self.wake_all();
             }
             Fault::Config(change) => {
+                let seconds = Duration::from_secs;
                 self.etcd.set_config(|settings| match change {
+                    Change::Ttl(ttl) => settings.ttl = seconds(ttl),
+                    Change::LoopWait(wait) => settings.loop_wait = seconds(wait),
+                    Change::Failsafe(on) => settings.failsafe_mode = on,
+                    Change::MaximumLag(bytes) => settings.maximum_lag_on_failover = bytes,
+                    Change::StartTimeout(limit) => settings.primary_start_timeout = seconds(limit),
+                    Change::RaceBackoff(most) => settings.primary_race_backoff = seconds(most),
                     Change::Pause(on) => settings.pause = on,
                     Change::Sync(mode) => settings.synchronous_mode = mode,
                     Change::SyncNodes(count) => settings.synchronous_node_count = count,
@@ -155,63 +354,121 @@ impl World {
                 }
             }
             Fault::Tags { host, nofailover } => self.hosts[host].tags.nofailover = nofailover,
+            Fault::NoSync { host, on } => self.hosts[host].tags.nosync = on,
+            Fault::WatchdogBroken { host, on } => {
+                self.hosts[host].watchdog = if on { Watchdog::Unusable } else { Watchdog::Usable };
+            }
+            Fault::WallClock { host, ms } => self.hosts[host].wall_ahead += ms,
+            Fault::BlindPause { host, ms } => {
+                self.hosts[host].frozen = true;
+                self.hosts[host].clock_ahead -= ms;
+                self.at(ms, Event::Fault(Fault::ThawHost { host }));
+            }
+            Fault::KillGuard { host } => {
+                self.end_agent(host);
+                self.kill_guard(host);
+            }
+            Fault::StartGuard { host } => {
+                self.start_guard(host);
+                self.start_agent(host);
+            }
+            Fault::Hang { host, on } => {
+                let postgres = &mut self.hosts[host].postgres;
+                let runs = matches!(postgres.process, Process::Running(_));
+                postgres.hung_since = (on && runs).then_some(now);
+            }
+            Fault::SlowStop { host, ms } => self.hosts[host].postgres.stop_takes = ms,
+            Fault::LoseData { host } => {
+                let h = &mut self.hosts[host];
+                h.job_number += 1;
+                h.job = None;
+                let postgres = &mut h.postgres;
+                postgres.die(false);
+                postgres.disk = None;
+                postgres.unfinished = false;
+                self.wake(host);
+            }
+            Fault::Late { ms } => self.late = ms,
+            Fault::Refuse { ms } => {
+                self.refused_until = now + ms;
+                self.etcd.extend_all(now + ms);
+                self.etcd.stalled_until = self.etcd.stalled_until.max(now + ms);
+            }
+            Fault::RestoreEtcd { age, same_id } => self.restore_etcd(age, same_id),
+            Fault::UnrestoreEtcd => self.unrestore_etcd(),
+            Fault::DeleteKey(key) => self.delete_key(key),
+            Fault::Garble(key) => self.garble(key),
+            Fault::Scheduled { candidate, after } => {
+                let at = UnixMs(i64::try_from(now + after).unwrap());
+                let candidate = Some(self.hosts[candidate].name.clone());
+                let leader = self.leader().cloned();
+                self.etcd.request_failover(FailoverRequest { leader, candidate, scheduled_at: Some(at) });
+                self.wake_all();
+            }
         }
     }
 
-    /// One of them, at random, and what ends it.
-    pub fn random_fault(&mut self) -> (Fault, Option<(u64, Fault)>) {
-        let host = self.rng.below(self.hosts.len());
-        // Half of all faults hit the leader.
-        let leader = self.leader().and_then(|name| self.hosts.iter().position(|h| h.name == *name));
-        let host = match leader {
-            Some(leader) if self.rng.once_in(2) => leader,
-            _ => host,
-        };
-        let other = (host + 1 + self.rng.below(self.hosts.len() - 1)) % self.hosts.len();
-        let short = self.rng.between(200, 4_000);
-        let long = self.rng.between(1_000, 45_000);
-        let time = if self.rng.once_in(2) { short } else { long };
-        let cut = |from, to| (Fault::Cut { from, to }, Some((time, Fault::Heal { from, to })));
-        match self.rng.below(27) {
-            0 | 1 => (Fault::KillAgent { host }, Some((time, Fault::StartAgent { host }))),
-            2 | 3 => (Fault::StopAgent { host }, Some((time, Fault::ContinueAgent { host }))),
-            4 | 5 => (Fault::CrashHost { host }, Some((time, Fault::BootHost { host }))),
-            6 => (Fault::FreezeHost { host }, Some((time, Fault::ThawHost { host }))),
-            7 | 8 => (Fault::KillPostmaster { host }, None),
-            9 => cut(host, ETCD),
-            10 => cut(ETCD, host),
-            11 => cut(host, other),
-            12 => cut(other, host),
-            13 => (Fault::StallEtcd { ms: time }, None),
-            14 => (Fault::EtcdLeaderChange, None),
-            15 => (Fault::Deaf { host }, None),
-            16 => (Fault::SlowReplay { host, on: true }, Some((time, Fault::SlowReplay { host, on: false }))),
-            17 => (
-                Fault::SlowStart { host, ms: Some(self.rng.between(1_000, 20_000)) },
-                Some((time, Fault::SlowStart { host, ms: None })),
-            ),
-            18 => {
-                (Fault::Loss { once_in: self.rng.between(3, 20) }, Some((time, Fault::Loss { once_in: 0 })))
+    /// Keeps what etcd is at this moment.
+    pub fn snapshot_etcd(&mut self) {
+        if self.put_aside.is_none() {
+            self.snapshots.push(self.etcd.clone());
+            if self.snapshots.len() > SNAPSHOTS {
+                self.snapshots.remove(0);
             }
-            19 => (Fault::Failover { leader: Some(host), candidate: Some(other) }, None),
-            20 => (Fault::Failover { leader: Some(host), candidate: None }, None),
-            21 => (Fault::Restart { host }, None),
-            22 => (Fault::Terminate { host }, Some((time + 3_000, Fault::StartAgent { host }))),
-            23 => (Fault::Reinitialize { host }, None),
-            24 => (Fault::BreakStarts { host, times: 3 }, None),
-            25 => (Fault::DeleteLeaderKey, None),
-            _ => match self.rng.below(8) {
-                0 | 1 => {
-                    (Fault::Config(Change::Pause(true)), Some((time, Fault::Config(Change::Pause(false)))))
-                }
-                2 => (Fault::Config(Change::Sync(SyncMode::Off)), None),
-                3 => (Fault::Config(Change::Sync(SyncMode::On)), None),
-                4 => (Fault::Config(Change::Sync(SyncMode::Strict)), None),
-                5 => (Fault::Config(Change::Sync(SyncMode::Quorum)), None),
-                6 => (Fault::Config(Change::SyncNodes(1 + self.rng.below(2))), None),
-                _ => (Fault::Failover { leader: None, candidate: Some(other) }, None),
-            },
         }
+    }
+
+    fn restore_etcd(&mut self, age: usize, same_id: bool) {
+        let Some(mut old) = self.snapshots.get(age % self.snapshots.len().max(1)).cloned() else { return };
+        if self.put_aside.is_some() || old.revision == self.etcd.revision {
+            return;
+        }
+        old.cluster = if same_id { self.etcd.cluster } else { self.etcd.cluster + 1 };
+        old.extend_all(self.now);
+        // Ids of leases are drawn from so many numbers that two histories share none.
+        old.next_lease += 1_000_000;
+        self.put_aside = Some(Box::new(std::mem::replace(&mut self.etcd, old)));
+    }
+
+    /// What the true etcd had is whole; its leases have their full time again.
+    pub fn unrestore_etcd(&mut self) {
+        if let Some(true_one) = self.put_aside.take() {
+            self.foreign_until = self.now + LONGEST_TTL;
+            self.etcd = *true_one;
+            self.etcd.extend_all(self.now);
+            self.snapshots.clear();
+        }
+    }
+
+    fn delete_key(&mut self, key: Key) {
+        let etcd = &mut self.etcd;
+        match key {
+            Key::Initialize => etcd.initialize = None,
+            Key::Status => etcd.status = None,
+            Key::History => etcd.history = None,
+            Key::Failsafe => etcd.failsafe = None,
+            Key::Failover => etcd.failover = (FailoverRequest::default(), 0),
+            Key::Config => etcd.config.1 = 0,
+            Key::Member(host) => {
+                etcd.members.remove(&self.hosts[host].name);
+            }
+        }
+        etcd.revision += 1;
+        self.wake_all();
+    }
+
+    /// What cannot be read counts as absent, and its revision as seen.
+    fn garble(&mut self, key: Key) {
+        let revision = self.etcd.revision + 1;
+        let etcd = &mut self.etcd;
+        match key {
+            Key::Initialize => etcd.initialize = Some((Initialize::Invalid, revision)),
+            Key::Failsafe => etcd.failsafe = Some((BTreeSet::new(), revision)),
+            Key::Failover => etcd.failover = (FailoverRequest::default(), revision),
+            Key::Status | Key::History | Key::Config | Key::Member(_) => return self.delete_key(key),
+        }
+        etcd.revision = revision;
+        self.wake_all();
     }
 
     /// Everything is well again.
@@ -219,21 +476,29 @@ impl World {
         self.say("*", "all faults end");
         self.network.heal_all();
         self.loss = 0;
+        self.late = 0;
+        self.refused_until = 0;
+        self.unrestore_etcd();
         self.etcd.stalled_until = self.now;
         for host in 0..self.hosts.len() {
-            self.hosts[host].agent_stopped = false;
-            self.hosts[host].frozen = false;
-            self.guard(host);
             let h = &mut self.hosts[host];
+            h.agent_stopped = false;
+            h.frozen = false;
             h.postgres.slow_replay = false;
             h.postgres.start_takes = None;
+            h.postgres.stop_takes = None;
             h.postgres.broken_starts = 0;
+            h.postgres.hung_since = None;
             h.tags.nofailover = false;
-            if !h.up {
-                self.hosts[host].up = true;
-            }
+            h.tags.nosync = false;
+            h.watchdog = Watchdog::NotRequired;
+            h.wall_ahead = 0;
+            h.up = true;
+            self.guard(host);
+            self.start_guard(host);
             self.start_agent(host);
         }
         self.fault(Fault::Config(Change::Pause(false)));
+        self.fault(Fault::Config(Change::StandbyCluster(false)));
     }
 }

@@ -1,11 +1,13 @@
 //! One member's host: agent with its keeper, guard, Postgres.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use keddah::agent::decide::{Action, Memory};
 use keddah::agent::lease::deadline::Deadline;
 use keddah::agent::view::*;
 use keddah::cluster::*;
+use keddah::guard::gate::{Arm, Posture};
 use keddah::settings::Settings;
 
 use crate::postgres::Postgres;
@@ -47,6 +49,13 @@ pub struct Agent {
     pub taking: bool,
     pub last_reason: String,
     pub looked_at: u64,
+    /// The revision that this process has seen answered: an older state is no answer.
+    pub seen_revision: i64,
+    /// An older state has answered last: its leases are not believed either.
+    pub older: bool,
+    /// What of the host the last decision rested on.
+    pub tags: Tags,
+    pub watchdog: Watchdog,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -55,24 +64,12 @@ pub struct Keeper {
     pub lost: Option<LeaseId>,
     /// The request under way: its number and when it was sent.
     pub sent: Option<(u64, Tick)>,
-}
-
-/// The guard's state, as the product's gate has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gate {
-    Closed,
-    Armed {
-        fence: Fence,
-        deadline: Deadline,
-    },
-    Released,
-    /// The deadline was taken back beside a server that may write: the stages go on from that moment. After a pause
-    /// the server was writing without a deadline, as the pause allows, until this moment.
-    Ending {
-        immediate: u64,
-        kill: u64,
-        paused: bool,
-    },
+    /// The time to live that the lease was asked for with.
+    pub asked: Duration,
+    /// The fence that the guard was last armed under.
+    pub armed: Option<Fence>,
+    /// The guard has not taken the last deadline: nothing is renewed until it has.
+    pub unacknowledged: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -84,13 +81,28 @@ pub struct Host {
     pub agent: Option<Agent>,
     /// The agent is stopped by a signal and goes on from where it was.
     pub agent_stopped: bool,
-    pub gate: Gate,
+    /// The product's own gate.
+    pub arm: Arm,
+    /// No guard answers; Postgres, whose parent it was, is dead.
+    pub guard_dead: bool,
+    /// When the guard looks next at the latest.
+    pub guard_at: u64,
+    /// The fence of the last arm and what it promised, as the file beside the guard's socket keeps it.
+    pub kept: Option<(Fence, Deadline)>,
+    /// The deadline in force rests on promises, not on the lease.
+    pub by_promise: bool,
+    /// After a pause the server was writing without a lease, as the pause allows, and is on its way down.
+    pub after_pause: bool,
+    /// The etcd cluster whose answers count in this boot.
+    pub pinned: Option<u64>,
     pub postgres: Postgres,
     pub job: Option<JobReport>,
     pub preflight: Option<Preflight>,
     pub job_number: u64,
     /// The host's clock beside the true one, in ms.
     pub clock_ahead: u64,
+    /// The wall clock beside the true one, in ms.
+    pub wall_ahead: i64,
     pub tags: Tags,
     pub watchdog: Watchdog,
     pub answered: BTreeMap<RequestId, bool>,
@@ -107,12 +119,19 @@ impl Host {
             frozen: false,
             agent: None,
             agent_stopped: false,
-            gate: Gate::Closed,
+            arm: Arm::NEW,
+            guard_dead: false,
+            guard_at: 0,
+            kept: None,
+            by_promise: false,
+            after_pause: false,
+            pinned: None,
             postgres: Postgres::new(),
             job: None,
             preflight: None,
             job_number: 0,
             clock_ahead,
+            wall_ahead: 0,
             tags: Tags::default(),
             watchdog: Watchdog::NotRequired,
             answered: BTreeMap::new(),
@@ -139,6 +158,15 @@ impl Host {
     }
 
     pub fn released(&self) -> bool {
-        matches!(self.gate, Gate::Released | Gate::Ending { paused: true, .. })
+        self.arm == Arm::Released || self.after_pause
+    }
+
+    /// What the guard sees in the data directory.
+    pub fn posture(&self) -> Posture {
+        match (self.postgres.is_down(), self.postgres.may_become_writable()) {
+            (true, _) => Posture::Nobody,
+            (false, true) => Posture::Writable,
+            (false, false) => Posture::ReadOnly,
+        }
     }
 }

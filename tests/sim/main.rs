@@ -4,14 +4,22 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod act;
+mod always;
+mod chance;
 mod etcd;
 mod faults;
 mod host;
+mod keeper;
 mod network;
 mod oracle;
 mod postgres;
 mod rng;
+mod server;
+mod stream;
+mod view;
 mod world;
 
+mod edges;
 mod seeds;
 mod stories;
+mod storm;

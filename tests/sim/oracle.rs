@@ -1,6 +1,6 @@
-//! What must always hold, whatever happens, and what was seen.
+//! What was seen in a run, and what of it must never be.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use keddah::cluster::{MemberName, SystemId};
 
@@ -8,6 +8,8 @@ use keddah::cluster::{MemberName, SystemId};
 #[derive(Debug, Clone)]
 pub struct Acknowledged {
     pub id: u64,
+    /// Index of its record.
+    pub index: usize,
     pub host: MemberName,
     /// etcd's synchronous set named this host as its leader at that moment.
     pub synchronous: bool,
@@ -19,13 +21,17 @@ pub struct Oracle {
     pub violations: Vec<String>,
     pub reasons: BTreeSet<&'static str>,
     pub identifier: Option<SystemId>,
-    /// Timelines that were begun, with who began them and how many records it had.
-    pub promotions: Vec<(u32, MemberName)>,
-    /// Since when nobody accepts writes, and the longest time so far.
-    pub unwritable_since: Option<u64>,
-    pub longest_gap: u64,
-    pub handovers: u32,
-    pub elections: u32,
+    /// The highest timeline that a promotion whose leader lived to write it into the history has begun.
+    pub highest_timeline: u32,
+    /// How often each invariant was looked at.
+    pub looked_at: BTreeMap<&'static str, u64>,
+    /// How often each kind of fault happened.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// How often the guard refused what an agent held for allowed.
+    pub gate_refusals: u64,
+    pub handovers: u64,
+    pub elections: u64,
+    pub promotions: u64,
 }
 
 impl Oracle {
@@ -35,14 +41,11 @@ impl Oracle {
         }
     }
 
-    pub fn note_writable(&mut self, now: u64, writable: bool) {
-        match (writable, self.unwritable_since) {
-            (false, None) => self.unwritable_since = Some(now),
-            (true, Some(since)) => {
-                self.longest_gap = self.longest_gap.max(now - since);
-                self.unwritable_since = None;
-            }
-            (true, None) | (false, Some(_)) => {}
+    /// Counts a look at an invariant; tells it as violated where it does not hold.
+    pub fn holds(&mut self, now: u64, invariant: &'static str, held: bool, what: impl FnOnce() -> String) {
+        *self.looked_at.entry(invariant).or_default() += 1;
+        if !held {
+            self.violate(now, format!("{invariant}: {}", what()));
         }
     }
 }

@@ -26,7 +26,9 @@ pub fn position(index: usize) -> Lsn {
 #[derive(Debug, Clone)]
 pub struct Disk {
     pub system_id: SystemId,
-    pub wal: Vec<Record>,
+    wal: Vec<Record>,
+    /// Where its timelines were left.
+    branches: History,
     pub replayed: usize,
     pub state: ControlState,
     pub recovery_signal: bool,
@@ -38,6 +40,32 @@ pub struct Disk {
 }
 
 impl Disk {
+    /// What initdb leaves.
+    pub fn new(system_id: SystemId) -> Disk {
+        Disk {
+            system_id,
+            wal: Vec::new(),
+            branches: History::default(),
+            replayed: 0,
+            state: ControlState::ShutDown,
+            recovery_signal: false,
+            bootstrap_unfinished: true,
+            checkpoint: 0,
+            slots: BTreeSet::new(),
+            sync_names: SyncNames::Off,
+        }
+    }
+
+    /// How many records it has.
+    pub fn len(&self) -> usize {
+        self.wal.len()
+    }
+
+    /// Tells whether the record at `index` is the one with this identity.
+    pub fn holds(&self, index: usize, id: u64) -> bool {
+        self.wal.get(index).is_some_and(|record| record.id == id)
+    }
+
     pub fn timeline(&self) -> Timeline {
         Timeline(self.wal.last().map_or(1, |record| record.timeline))
     }
@@ -46,18 +74,8 @@ impl Disk {
         position(self.wal.len())
     }
 
-    pub fn history(&self) -> History {
-        let mut entries = Vec::new();
-        for (index, pair) in self.wal.windows(2).enumerate() {
-            if pair[0].timeline != pair[1].timeline {
-                entries.push(HistoryEntry {
-                    timeline: Timeline(pair[0].timeline),
-                    switch_point: position(index + 1),
-                    reason: "no recovery target specified".to_owned(),
-                });
-            }
-        }
-        History(entries)
+    pub fn history(&self) -> &History {
+        &self.branches
     }
 
     pub fn control(&self) -> Control {
@@ -75,8 +93,35 @@ impl Disk {
     }
 
     pub fn append(&mut self, timeline: u32, id: u64) {
-        self.wal.push(Record { timeline, id });
+        self.push(Record { timeline, id });
         self.replayed = self.wal.len();
+    }
+
+    /// Takes the records of `other` that are beyond its own.
+    pub fn receive(&mut self, other: &Disk) {
+        for record in other.wal.iter().skip(self.wal.len()) {
+            self.push(*record);
+        }
+    }
+
+    fn push(&mut self, record: Record) {
+        let before = self.timeline();
+        if !self.wal.is_empty() && before.0 != record.timeline {
+            self.branches.0.push(HistoryEntry {
+                timeline: before,
+                switch_point: self.end(),
+                reason: "no recovery target specified".to_owned(),
+            });
+        }
+        self.wal.push(record);
+    }
+
+    /// Tells whether its last record lies where `other` has another one on a timeline of the same number: the number was
+    /// begun by two promotions.
+    pub fn shares_a_number_with(&self, other: &Disk) -> bool {
+        let theirs = other.wal.get(self.wal.len().saturating_sub(1));
+        let (Some(mine), Some(theirs)) = (self.wal.last(), theirs) else { return false };
+        mine.timeline == theirs.timeline && mine.id != theirs.id
     }
 
     /// Tells whether all of this is the beginning of `other`. Records are unique, so the last one tells.
@@ -124,6 +169,10 @@ pub struct Postgres {
     pub start_takes: Option<u64>,
     /// Starts that fail.
     pub broken_starts: u32,
+    /// The next fast stops take this long: a shutdown checkpoint of much, a WAL receiver that never confirms.
+    pub stop_takes: Option<u64>,
+    /// Since when it answers no probe and does no work, though its postmaster lives.
+    pub hung_since: Option<u64>,
 }
 
 impl Postgres {
@@ -141,6 +190,8 @@ impl Postgres {
             slow_replay: false,
             start_takes: None,
             broken_starts: 0,
+            stop_takes: None,
+            hung_since: None,
         }
     }
 
@@ -155,6 +206,10 @@ impl Postgres {
 
     pub fn runs_as(&self, role: Started) -> bool {
         self.process == Process::Running(role)
+    }
+
+    pub fn is_down(&self) -> bool {
+        matches!(self.process, Process::Stopped | Process::Crashed)
     }
 
     pub fn may_become_writable(&self) -> bool {
@@ -174,6 +229,7 @@ impl Postgres {
         self.waiting.clear();
         self.streaming = false;
         self.deaf = false;
+        self.hung_since = None;
     }
 
     pub fn data(&self) -> Data {

@@ -1,153 +1,33 @@
 //! Thousands of runs, each from a number.
+//!
+//! `FAULTS=n` says how many faults there are to be, `SEED=n` runs one seed and tells it, `ONLY=1,2,3` with just these of
+//! its faults. What is printed at the end is the account of the run.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use keddah::agent::decide::Reason;
-use keddah::cluster::SyncMode;
-use keddah::settings::Settings;
+use nix::time::{ClockId, clock_gettime};
 
-use crate::faults::Fault;
-use crate::rng::Rng;
-use crate::world::{Event, World};
+use crate::oracle::Oracle;
+use crate::storm::{Only, run, smallest};
 
-/// How many seeds a plain test run takes.
-const SEEDS: u64 = 600;
+/// How many faults a plain test run takes.
+const FAULTS: u64 = 40_000;
 
-/// How long a cluster may take to be whole again after all faults have ended: a lease, a look, a rewind or a copy with
-/// its repetitions, and starts with theirs.
-const HEALED_WITHIN: u64 = 150_000;
+/// How many lines before the end of a failing run are told.
+const TOLD: usize = 60;
 
-/// What a run adds to ttl + loop_wait until somebody is writable again after a host has died: the peers' 150 ms and
-/// turns, a start or promotion, and the margin between an agent's look and etcd's expiry.
-const FAILOVER_SLACK: u64 = 5_000;
-
-fn settings(rng: &mut Rng) -> Settings {
-    let ttl = [5, 5, 20, 30][rng.below(4)];
-    let loop_wait = [1, 2, 10][rng.below(3)];
-    Settings {
-        ttl: Duration::from_secs(ttl),
-        loop_wait: Duration::from_secs(loop_wait.min(ttl / 3).max(1)),
-        retry_timeout: Duration::from_secs(3),
-        synchronous_mode: [
-            SyncMode::Off,
-            SyncMode::On,
-            SyncMode::Strict,
-            SyncMode::Quorum,
-            SyncMode::Quorum,
-            SyncMode::QuorumStrict,
-        ][rng.below(6)],
-        failsafe_mode: rng.once_in(3),
-        synchronous_node_count: 1 + rng.below(2),
-        primary_start_timeout: Duration::from_secs([0, 10, 300][rng.below(3)]),
-        use_pg_rewind: !rng.once_in(4),
-        remove_data_directory_on_rewind_failure: true,
-        remove_data_directory_on_diverged_timelines: true,
-        member_slots_ttl: Duration::from_secs(30),
-        ..Settings::default()
-    }
-}
-
-/// What came of one seed.
-pub struct Run {
-    pub violations: Vec<String>,
-    pub trace: Vec<String>,
-    pub reasons: BTreeSet<&'static str>,
-}
-
-/// Many faults over each other, then all end, and the cluster must be whole.
-pub fn storm(seed: u64) -> Run {
-    let mut rng = Rng::new(seed ^ 0xABCD);
-    let settings = settings(&mut rng);
-    let mut world = World::new(seed, &["a", "b", "c"], settings.clone(), 0);
-    world.supervised = true;
-    if rng.once_in(4) {
-        let preferred = rng.below(3);
-        world.hosts[preferred].tags.failover_priority = Some(2);
-        world.hosts[preferred].tags.sync_priority = Some(2);
-    }
-    world.say("*", &format!("{settings:?}"));
-    if !world.run_until(40_000, World::whole) {
-        world.oracle.violate(40_000, "three fresh hosts did not become a cluster within 40 s".to_owned());
-    }
-    let faults = rng.between(1, 12);
-    for _ in 0..faults {
-        let (fault, end) = world.random_fault();
-        world.at(0, Event::Fault(fault));
-        if let Some((after, end)) = end {
-            world.at(after, Event::Fault(end));
-        }
-        let pause = rng.between(50, 12_000);
-        world.run_for(pause);
-        if !world.oracle.violations.is_empty() {
-            break;
-        }
-    }
-    world.run_for(60_000);
-    world.heal();
-    let end = world.now + HEALED_WITHIN;
-    // Ends of faults that are still to come belong to the storm.
-    if world.oracle.violations.is_empty() && !world.run_until(end, World::whole) {
-        let what = format!("the cluster was not whole {} s after the last fault", HEALED_WITHIN / 1000);
-        world.oracle.violate(end, what);
-    }
-    finish(world)
-}
-
-/// The leader's host dies in a healthy cluster: somebody else is writable within ttl + loop_wait + slack.
-pub fn host_death(seed: u64) -> Run {
-    let mut rng = Rng::new(seed ^ 0x5555);
-    let settings = Settings { primary_start_timeout: Duration::from_secs(300), ..settings(&mut rng) };
-    let mut world = World::new(seed, &["a", "b", "c"], settings.clone(), 0);
-    world.run_until(40_000, World::whole);
-    world.run_for(15_000 + rng.between(0, 10_000));
-    let leader = world.leader().cloned().unwrap();
-    let host = world.hosts.iter().position(|h| h.name == leader).unwrap();
-    world.fault(Fault::CrashHost { host });
-    let died = world.now;
-    let bound = u64::try_from((settings.ttl + settings.loop_wait).as_millis()).unwrap() + FAILOVER_SLACK;
-    let back = world.run_until(died + bound, |world| {
-        world.hosts.iter().any(|h| h.postgres.writable() && h.name != leader)
-    });
-    if !back {
-        world
-            .oracle
-            .violate(died + bound, format!("nobody was writable {bound} ms after the leader's host died"));
-    }
-    world.fault(Fault::BootHost { host });
-    let end = world.now + HEALED_WITHIN;
-    if !world.run_until(end, World::whole) {
-        world.oracle.violate(end, "the dead host did not come back".to_owned());
-    }
-    finish(world)
-}
-
-fn finish(world: World) -> Run {
-    Run { violations: world.oracle.violations, trace: world.trace, reasons: world.oracle.reasons }
-}
-
-fn one(seed: u64) -> Run {
-    if seed % 5 == 4 { host_death(seed) } else { storm(seed) }
-}
+/// How many failing seeds are looked for.
+const FAILURES: usize = 8;
 
 /// Reasons that no seed and no story reaches, each with why.
 const NOT_REACHED: &[(&str, &str)] = &[
-    (
-        "PreparingSyncForPromotion",
-        "taking the lock and handing it over write the set already; a unit test has the rest",
-    ),
     ("LeadingWithoutData", "no simulated person empties a data directory under the lock"),
-    ("GuardAbsent", "the simulated guard is a part of its host and dies only with it"),
-    ("PrimaryUnresponsive", "the simulated server has no probes that fail while it lives"),
-    ("ReplicaUnresponsive", "the simulated server has no probes that fail while it lives"),
     ("ReleasedForCandidate", "every simulated member is Keddah's, and its member key is there when asked"),
-    ("SwitchoverScheduled", "requests of the simulated people are for at once"),
     ("CopyingSlots", "the simulated servers have no logical slots; a unit test has it"),
     ("FollowingNobody", "no simulated member has the tag nostream"),
-    ("AdoptingData", "no simulated person deletes the initialize key"),
-    ("NoIdentifier", "no simulated person deletes the initialize key"),
     ("RunningPrePromote", "no simulated member has a program before its promotion; unit tests have it"),
     ("PrePromoteFailed", "no simulated member has a program before its promotion; unit tests have it"),
     ("JoiningOnly", "every simulated member may make the cluster; a unit test has it"),
@@ -157,58 +37,144 @@ const NOT_REACHED: &[(&str, &str)] = &[
     ("InitializeFailed", "the simulated initdb never fails"),
     ("ForeignData", "no simulated data comes from another cluster; a unit test has it"),
     ("UnreadableData", "the simulated disk does not rot"),
-    ("SwitchoverAwaitsCandidate", "a run writes less WAL than maximum_lag_on_failover; a unit test has it"),
-    ("TooFarBehind", "a run writes less WAL than maximum_lag_on_failover; a unit test has it"),
-    (
-        "LeaseDoubtful",
-        "the simulated guard begins its stop at the instant at which the agent would; a unit test has it",
-    ),
-    ("LeaseLost", "the simulated guard ends the server before an agent sees its lease dead"),
     ("CancellingJob", "the simulated job that needs the lock takes less than its lease"),
 ];
 
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not `{text}`")))
+}
+
+/// Everything that the seeds add up to.
+#[derive(Default)]
+struct Account {
+    total: Oracle,
+    seeds: u64,
+    faults: u64,
+    simulated_ms: u64,
+    failed: Vec<u64>,
+}
+
+impl Account {
+    fn add(&mut self, run: &crate::storm::Run) {
+        let Oracle { reasons, looked_at, faults, gate_refusals, handovers, elections, promotions, .. } =
+            &run.oracle;
+        self.seeds += 1;
+        self.simulated_ms += run.simulated_ms;
+        self.faults += run.faults.len() as u64;
+        self.total.reasons.extend(reasons);
+        self.total.gate_refusals += gate_refusals;
+        self.total.handovers += handovers;
+        self.total.elections += elections;
+        self.total.promotions += promotions;
+        for (name, count) in looked_at {
+            *self.total.looked_at.entry(name).or_default() += count;
+        }
+        for (name, count) in faults {
+            *self.total.faults.entry(name).or_default() += count;
+        }
+    }
+
+    fn tell(&self, cpu_s: f64) {
+        let hours = self.simulated_ms as f64 / 3_600_000.0;
+        println!(
+            "{} faults in {} seeds, {hours:.1} cluster-hours, {cpu_s:.0} s of CPU",
+            self.faults, self.seeds
+        );
+        println!(
+            "per second of CPU: {:.0} faults, {:.2} cluster-hours",
+            self.faults as f64 / cpu_s,
+            hours / cpu_s
+        );
+        println!("faults and what ended them:");
+        self.total.faults.iter().for_each(|(name, count)| println!("{count:>10}  {name}"));
+        println!("looks at invariants:");
+        self.total.looked_at.iter().for_each(|(name, count)| println!("{count:>10}  {name}"));
+        let Oracle { elections, handovers, promotions, gate_refusals, .. } = &self.total;
+        println!("{elections} elections, {handovers} hand-overs, {promotions} promotions");
+        println!("{gate_refusals} times the guard refused what its agent held for allowed");
+        println!("{} of {} reasons reached by seeds", self.total.reasons.len(), Reason::ALL.len());
+    }
+}
+
+fn cpu_seconds() -> f64 {
+    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)
+        .map_or(0.0, |time| std::time::Duration::from(time).as_secs_f64())
+}
+
+fn one(seed: u64) {
+    let only: Only = std::env::var("ONLY")
+        .ok()
+        .map(|text| text.split(',').map(|n| n.parse().expect("ONLY is numbers with commas")).collect());
+    let run = run(seed, &only);
+    println!("{}", run.trace.join("\n"));
+    assert!(!run.failed(), "seed {seed}: {:#?}", run.oracle.violations);
+}
+
+/// Tells a failing seed in its smallest form.
+fn tell_failure(seed: u64) {
+    let small = smallest(seed, run(seed, &None));
+    let only: Vec<String> = small.faults.iter().map(u32::to_string).collect();
+    println!("\nSEED={seed} ONLY={} cargo test --test sim -- seeds --nocapture", only.join(","));
+    println!("{}", small.oracle.violations.join("\n"));
+    let from = small.trace.len().saturating_sub(TOLD);
+    small.trace[from..].iter().for_each(|line| println!("  {line}"));
+}
+
 #[test]
 fn seeds() {
-    let asked: Option<u64> = std::env::var("SEED").ok().map(|text| text.parse().expect("SEED is a number"));
-    if let Some(seed) = asked {
-        let run = one(seed);
-        println!("{}", run.trace.join("\n"));
-        assert!(run.violations.is_empty(), "seed {seed}: {:#?}", run.violations);
-        return;
+    if let Some(seed) = number("SEED") {
+        return one(seed);
     }
-    let count: u64 =
-        std::env::var("SEEDS").ok().map_or(SEEDS, |text| text.parse().expect("SEEDS is a number"));
+    let wanted = number("FAULTS").unwrap_or(FAULTS);
     let next = AtomicU64::new(0);
-    let failed: Mutex<Vec<(u64, Run)>> = Mutex::new(Vec::new());
-    let reached: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let account = Mutex::new(Account::default());
+    let began = cpu_seconds();
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| {
-        for _ in 0..2 {
+        for _ in 0..threads {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= count || failed.lock().unwrap().len() >= 5 {
+                    let enough = {
+                        let account = account.lock().unwrap();
+                        account.faults >= wanted || account.failed.len() >= FAILURES
+                    };
+                    if enough {
                         return;
                     }
-                    let run = one(seed);
-                    reached.lock().unwrap().extend(run.reasons.iter());
-                    if !run.violations.is_empty() {
-                        failed.lock().unwrap().push((seed, run));
+                    let run = run(seed, &None);
+                    let mut account = account.lock().unwrap();
+                    account.add(&run);
+                    if run.failed() {
+                        account.failed.push(seed);
                     }
                 }
             });
         }
     });
-    let failed = failed.into_inner().unwrap();
-    for (seed, run) in &failed {
-        println!("SEED={seed} cargo test --test sim -- seeds --nocapture\n{}", run.violations.join("\n"));
-    }
-    assert!(failed.is_empty(), "{} seeds failed; the first: SEED={}", failed.len(), failed[0].0);
-    let mut reached = reached.into_inner().unwrap();
+    let account = account.into_inner().unwrap();
+    account.tell(cpu_seconds() - began);
+    account.failed.iter().for_each(|seed| tell_failure(*seed));
+    assert!(account.failed.is_empty(), "these seeds failed: {:?}", account.failed);
+    let mut reached: BTreeSet<&str> = account.total.reasons;
     reached.extend(crate::stories::reasons());
+    let known = |code: &str| NOT_REACHED.iter().any(|(known, _)| *known == code);
     let missing: Vec<&str> = Reason::ALL
         .iter()
         .map(|(code, _)| *code)
-        .filter(|code| !reached.contains(code) && !NOT_REACHED.iter().any(|(known, _)| known == code))
+        .filter(|code| !reached.contains(code) && !known(code))
         .collect();
     assert!(missing.is_empty(), "no seed and no story reaches: {}", missing.join(", "));
+    let idle: Vec<&str> =
+        NOT_REACHED.iter().map(|(code, _)| *code).filter(|code| reached.contains(code)).collect();
+    assert!(idle.is_empty(), "these are reached, so they need no excuse: {}", idle.join(", "));
+}
+
+/// A seed is a run: whoever repeats it sees the same, to the last line.
+#[test]
+fn a_seed_replays_exactly() {
+    for seed in [1, 2, 3, 19] {
+        assert_eq!(run(seed, &None).trace, run(seed, &None).trace, "seed {seed}");
+    }
 }

@@ -151,6 +151,20 @@ fn tell(text: &str) -> Told {
                 let f = Fault::ThawHost { host: at(1) };
                 world.fault(f);
             }
+            ["snapshot", "etcd"] => world.snapshot_etcd(),
+            ["restore", "etcd"] => world.fault(Fault::RestoreEtcd { age: 0, same_id: true }),
+            ["kill", "guard", _] => {
+                let f = Fault::KillGuard { host: at(2) };
+                world.fault(f);
+            }
+            ["start", "guard", _] => {
+                let f = Fault::StartGuard { host: at(2) };
+                world.fault(f);
+            }
+            ["hang", _] => {
+                let f = Fault::Hang { host: at(1), on: true };
+                world.fault(f);
+            }
             ["stall", "etcd", time] => world.fault(Fault::StallEtcd { ms: seconds(time) }),
             ["slow-start", _, time] => {
                 let f = Fault::SlowStart { host: at(1), ms: Some(seconds(time)) };

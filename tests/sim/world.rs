@@ -3,17 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use keddah::agent::decide::Memory;
-use keddah::agent::lease::deadline::{Deadline, Period};
+use keddah::agent::decide::{Action, Memory};
+use keddah::agent::lease::deadline::Deadline;
 use keddah::agent::view::*;
 use keddah::cluster::*;
 use keddah::settings::Settings;
 
 use crate::etcd::{Etcd, Reply, Request};
-use crate::host::{Agent, Gate, Host, Keeper, Phase};
+use crate::host::{Agent, Host, Keeper, Phase};
 use crate::network::{ETCD, Network};
-use crate::oracle::{Acknowledged, Oracle};
-use crate::postgres::{Process, Waiting};
+use crate::oracle::Oracle;
+use crate::postgres::Process;
 use crate::rng::Rng;
 
 /// Something that happens at a moment.
@@ -38,6 +38,8 @@ pub enum Event {
         process: u64,
         call: u64,
         reply: Reply,
+        /// The etcd cluster that answered, and at which revision.
+        from: (u64, i64),
     },
     /// Nobody waits longer for an answer.
     GiveUp {
@@ -84,6 +86,8 @@ pub enum Event {
     Write,
     Expire,
     Fault(crate::faults::Fault),
+    /// A fault of this round ends, unless all of them have ended.
+    Ends(u32, crate::faults::Fault),
 }
 
 /// How long an agent waits for etcd.
@@ -95,19 +99,36 @@ pub struct World {
     queue: BTreeMap<(u64, u64), Event>,
     sequence: u64,
     pub etcd: Etcd,
+    /// The etcd in whose place a restored snapshot answers.
+    pub put_aside: Option<Box<Etcd>>,
+    /// What etcd was a while ago, the oldest first.
+    pub snapshots: Vec<Etcd>,
+    /// Until when leases may live that only a restored etcd knew.
+    pub foreign_until: u64,
+    /// Somebody led in a restored etcd, so what is true is a person's to say.
+    pub parted: bool,
+    /// A leader died or was cut off before anybody was told of its timeline, and another one began the same number:
+    /// whoever followed the first is a person's to copy anew (docs/safety.md).
+    pub begun_twice: bool,
     pub hosts: Vec<Host>,
     pub network: Network,
     pub oracle: Oracle,
     pub trace: Vec<String>,
     /// Requests and answers are lost once in so many times; zero: never.
     pub loss: u64,
+    /// Some requests and answers come so late at most, past others; zero: none.
+    pub late: u64,
+    /// Until when etcd has no leader, and says so at once.
+    pub refused_until: u64,
     calls: u64,
     processes: u64,
-    records: u64,
+    pub records: u64,
     /// Whether clients write.
     pub clients: bool,
     /// Whether an agent that ended is started again after a while.
     pub supervised: bool,
+    /// Faults of earlier rounds have ended.
+    pub round: u32,
 }
 
 impl World {
@@ -121,16 +142,24 @@ impl World {
             queue: BTreeMap::new(),
             sequence: 0,
             etcd: Etcd::new(settings),
+            put_aside: None,
+            snapshots: Vec::new(),
+            foreign_until: 0,
+            parted: false,
+            begun_twice: false,
             hosts,
             network: Network::default(),
             oracle: Oracle::default(),
             trace: Vec::new(),
             loss: 0,
+            late: 0,
+            refused_until: 0,
             calls: 0,
             processes: 0,
             records: 0,
             clients: true,
             supervised: false,
+            round: 0,
         };
         for host in 0..world.hosts.len() {
             let late = apart * host as u64 + world.rng.between(0, 300);
@@ -185,9 +214,12 @@ impl World {
                 }
             }
             Event::AtEtcd { host, process, call, request } => self.reach_etcd(host, process, call, request),
-            Event::Answer { host, process, call, reply } => {
-                let event = Event::Answer { host, process, call, reply: reply.clone() };
-                self.when_process(host, process, event, |world| world.answered(host, call, Some(reply)));
+            Event::Answer { host, process, call, reply, from } => {
+                let event = Event::Answer { host, process, call, reply: reply.clone(), from };
+                self.when_process(host, process, event, |world| {
+                    let believed = world.believes(host, &reply, from);
+                    world.answered(host, call, believed.then_some(reply));
+                });
             }
             Event::GiveUp { host, process, call } => {
                 let event = Event::GiveUp { host, process, call };
@@ -207,7 +239,7 @@ impl World {
             Event::Keeper { host, process } => {
                 self.when_process(host, process, Event::Keeper { host, process }, |world| world.keep(host));
             }
-            Event::Guard { host } => self.guard(host),
+            Event::Guard { host } => self.guard_rings(host),
             Event::Server { host } => self.server(host),
             Event::JobEnds { host, number } => self.job_ends(host, number),
             Event::Stream => {
@@ -225,9 +257,12 @@ impl World {
                     self.say("-", &format!("lease of {name} expired"));
                     self.wake_all();
                 }
+                self.check_agents();
                 self.at(50, Event::Expire);
             }
             Event::Fault(fault) => self.fault(fault),
+            Event::Ends(round, fault) if round == self.round => self.fault(fault),
+            Event::Ends(..) => {}
         }
     }
 
@@ -260,10 +295,17 @@ impl World {
         let process = self.processes;
         let mut keeper = Keeper::default();
         // Adoption: the lease that the guard is armed with is this member's own, from the process before.
-        if let Gate::Armed { fence, deadline } = self.hosts[host].gate
+        let ttl = self.etcd.config.0.ttl;
+        if let Some((fence, deadline)) = self.hosts[host].kept
             && !deadline.has_passed(self.hosts[host].tick(self.now))
         {
-            keeper.lease = Some((fence.lease, deadline));
+            keeper = Keeper {
+                lease: Some((fence.lease, deadline)),
+                armed: Some(fence),
+                asked: ttl,
+                unacknowledged: true,
+                ..keeper
+            };
         }
         let h = &mut self.hosts[host];
         h.agent_stopped = false;
@@ -284,11 +326,14 @@ impl World {
             taking: false,
             last_reason: String::new(),
             looked_at: self.now,
+            seen_revision: 0,
+            older: false,
+            tags: Tags::default(),
+            watchdog: Watchdog::NotRequired,
         });
         // The jobs of an agent end with it.
         h.job = None;
         h.preflight = None;
-        let ttl = self.etcd.config.0.ttl;
         let h = &mut self.hosts[host];
         let free = h.tick(self.now) + ttl;
         h.promise.get_or_insert(Promise { leader: None, until: free });
@@ -352,13 +397,52 @@ impl World {
         if self.network.passes(host, ETCD) && !lost {
             let slow = self.rng.once_in(200);
             let after = if slow { self.rng.between(300, 1_800) } else { self.rng.between(1, 8) };
+            let after = after + self.lateness();
+            // What is not answered at once goes to another endpoint too, if it may be done twice.
+            let twice = !matches!(request, Request::Write { .. }) && (after > 300 || self.rng.once_in(50));
+            if twice {
+                let second = after + self.rng.between(1, 600);
+                let request = request.clone();
+                self.at(second, Event::AtEtcd { host, process, call, request });
+            }
             self.at(after, Event::AtEtcd { host, process, call, request });
         }
         self.at(ANSWER_LIMIT, Event::GiveUp { host, process, call });
         call
     }
 
+    /// How much later than others something arrives.
+    fn lateness(&mut self) -> u64 {
+        if self.late > 0 && self.rng.once_in(3) { self.rng.between(1, self.late) } else { 0 }
+    }
+
+    /// Tells whether an answer counts: it is of the etcd that is known, and no older than what was seen. The answers
+    /// about leases prove nothing about how new the endpoint's state is, so there the last other answer tells.
+    fn believes(&mut self, host: usize, reply: &Reply, (cluster, revision): (u64, i64)) -> bool {
+        let h = &mut self.hosts[host];
+        if *h.pinned.get_or_insert(cluster) != cluster {
+            return false;
+        }
+        let agent = h.agent.as_mut().unwrap();
+        match reply {
+            Reply::Read(_) | Reply::Written(_) => {
+                let newer = revision >= agent.seen_revision;
+                agent.older = !newer;
+                agent.seen_revision = agent.seen_revision.max(revision);
+                self.parted |= newer && self.put_aside.is_some();
+                newer
+            }
+            Reply::Granted { .. } | Reply::Alive { .. } => !agent.older,
+            Reply::Refused => true,
+        }
+    }
+
     fn reach_etcd(&mut self, host: usize, process: u64, call: u64, request: Request) {
+        if self.now < self.refused_until {
+            let from = (self.etcd.cluster, self.etcd.revision);
+            self.at(2, Event::Answer { host, process, call, reply: Reply::Refused, from });
+            return;
+        }
         if self.now < self.etcd.stalled_until {
             // Taken up late, or never.
             if self.rng.once_in(2) {
@@ -367,34 +451,42 @@ impl World {
             }
             return;
         }
-        let before = self.etcd.clone();
-        let written = match &request {
-            Request::Write { action, .. } => Some(action.deed()),
-            Request::Read | Request::Grant { .. } | Request::KeepAlive { .. } => None,
-        };
-        let reply = self.etcd.carry_out(self.now, request);
-        if before.leader != self.etcd.leader {
-            self.leader_changed(&before);
-        }
-        if before.sync != self.etcd.sync {
-            self.tell_sync();
-        }
-        if let Some((Initialize::Done(id), _)) = self.etcd.initialize {
-            let first = *self.oracle.identifier.get_or_insert(id);
-            if first != id {
-                self.oracle.violate(self.now, format!("I4: the identifier changed from {first} to {id}"));
+        let reply = match request {
+            Request::Write { me, action } => self.write_etcd(me, action),
+            Request::Read | Request::Grant { .. } | Request::KeepAlive { .. } | Request::Revoke { .. } => {
+                self.etcd.carry_out(self.now, request)
             }
-        }
-        if written.is_some_and(|deed| !matches!(deed, Deed::WriteStatus | Deed::PublishMember))
-            && before.revision != self.etcd.revision
-        {
-            self.wake_all();
-        }
+        };
         let lost = self.loss > 0 && self.rng.once_in(self.loss);
         if self.network.passes(ETCD, host) && !lost {
-            let after = self.rng.between(1, 8);
-            self.at(after, Event::Answer { host, process, call, reply });
+            let after = self.rng.between(1, 8) + self.lateness();
+            let from = (self.etcd.cluster, self.etcd.revision);
+            self.at(after, Event::Answer { host, process, call, reply, from });
         }
+    }
+
+    /// Carries out a transaction and looks at what it did.
+    fn write_etcd(&mut self, me: MemberName, action: Box<Action>) -> Reply {
+        let before = self.etcd.clone();
+        let quiet = matches!(action.deed(), Deed::WriteStatus | Deed::PublishMember);
+        let taken = match &*action {
+            Action::TakeLeaderKey { compared, .. } => Some(*compared),
+            _ => None,
+        };
+        let reply = self.etcd.carry_out(self.now, Request::Write { me, action });
+        if before.revision != self.etcd.revision {
+            if before.leader != self.etcd.leader {
+                self.leader_changed(&before, taken.as_ref());
+            }
+            if before.sync != self.etcd.sync {
+                self.tell_sync();
+            }
+            self.check_keys(&before);
+            if !quiet {
+                self.wake_all();
+            }
+        }
+        reply
     }
 
     fn tell_sync(&mut self) {
@@ -409,55 +501,6 @@ impl World {
         self.say("-", &told);
     }
 
-    /// I2 and I4 at the moment that somebody gets the lock.
-    fn leader_changed(&mut self, before: &Etcd) {
-        let Some(key) = self.etcd.leader.clone() else {
-            let name = before.leader.as_ref().unwrap().name.to_string();
-            self.say("-", &format!("{name} released the lock"));
-            return;
-        };
-        let handed = before.leader.is_some();
-        if handed {
-            self.oracle.handovers += 1;
-        } else {
-            self.oracle.elections += 1;
-        }
-        self.say("-", &format!("{} has the lock", key.name));
-        let taker = self.hosts.iter().position(|h| h.name == key.name).unwrap();
-        let set = before.sync.as_ref().map(|(set, _)| set.clone()).filter(|set| set.leader.is_some());
-        let forced =
-            before.failover.0.leader.is_none() && before.failover.0.candidate.as_ref() == Some(&key.name);
-        if set.is_none() || forced {
-            self.oracle.acknowledged.clear();
-            return;
-        }
-        let has: BTreeSet<u64> = self.hosts[taker]
-            .postgres
-            .disk
-            .iter()
-            .flat_map(|disk| &disk.wal)
-            .map(|record| record.id)
-            .collect();
-        let lost: Vec<Acknowledged> = self
-            .oracle
-            .acknowledged
-            .iter()
-            .filter(|c| c.synchronous && !has.contains(&c.id))
-            .cloned()
-            .collect();
-        if let Some(first) = lost.first() {
-            let what = format!(
-                "I2: {} took the lock (handed over: {handed}) without {} acknowledged commits, the first #{} of {} (set {:?})",
-                key.name,
-                lost.len(),
-                first.id,
-                first.host,
-                set.unwrap()
-            );
-            self.oracle.violate(self.now, what);
-        }
-    }
-
     fn answered(&mut self, host: usize, call: u64, reply: Option<Reply>) {
         let agent = self.hosts[host].agent.as_mut().unwrap();
         if agent.keeper.sent.is_some_and(|(sent, _)| sent == call) {
@@ -468,8 +511,8 @@ impl World {
             Phase::Reading { call: waiting } if *waiting == call => {
                 let read = match reply {
                     Some(Reply::Read(read)) => Some(*read),
+                    Some(Reply::Refused) | None => None,
                     Some(_) => panic!("a read is answered by a read"),
-                    None => None,
                 };
                 self.decide(host, read);
             }
@@ -478,6 +521,7 @@ impl World {
                 *waiting = None;
                 let verdict = match reply {
                     Some(Reply::Written(verdict)) => verdict,
+                    Some(Reply::Refused) => Verdict::Failed,
                     Some(_) => panic!("a write is answered by a write"),
                     None => Verdict::Unknown,
                 };
@@ -496,7 +540,9 @@ impl World {
             let h = &self.hosts[peer];
             let answer = match (&h.postgres.disk, &h.postgres.process, &h.agent) {
                 (Some(disk), Process::Running(role), Some(agent))
-                    if h.agent_runs() && self.network.both_ways(host, peer) =>
+                    if h.agent_runs()
+                        && h.postgres.hung_since.is_none()
+                        && self.network.both_ways(host, peer) =>
                 {
                     let silent = agent.silent_since.is_some_and(|since| {
                         h.tick(self.now).since(since)
@@ -548,279 +594,21 @@ impl World {
             self.hosts[peer].promise = Some(Promise { leader: Some(leader.clone()), until });
         }
         let deadline = Deadline::granted(asked, ttl, ttl);
-        let tick = self.hosts[host].tick(self.now);
-        let h = &mut self.hosts[host];
+        let fence = self.hosts[host].agent.as_ref().unwrap().keeper.armed;
         let mut verdict = Verdict::Failed;
-        if let Gate::Armed { fence, deadline: before } = h.gate
+        if let Some(fence) = fence
             && all
-            && before.allows_writing(tick)
+            && self.promise_guard(host, fence.lease, deadline, asked).is_ok()
         {
-            h.gate = Gate::Armed { fence, deadline };
+            let h = &mut self.hosts[host];
+            h.by_promise = true;
             h.agent.as_mut().unwrap().lead =
                 Some(Promised { asked, deadline: deadline.at(), stop_at: deadline.stop_at() });
-            self.watch_deadline(host, deadline);
             verdict = Verdict::Done;
         }
         if let Phase::Acting { queue, .. } = &mut self.hosts[host].agent.as_mut().unwrap().phase {
             queue.remove(0);
         }
         self.acted(host, Deed::AskForPromises, verdict);
-    }
-
-    // ── keepers ──
-
-    fn keep(&mut self, host: usize) {
-        let tick = self.hosts[host].tick(self.now);
-        let (ttl, period) = {
-            let settings = self.settings_of(host);
-            (settings.ttl, Period::of(settings.ttl, settings.loop_wait, settings.retry_timeout))
-        };
-        let now = self.now;
-        let h = &mut self.hosts[host];
-        let agent = h.agent.as_mut().unwrap();
-        let process = agent.process;
-        if let Some((id, deadline)) = agent.keeper.lease
-            && deadline.has_passed(tick)
-        {
-            agent.keeper.lease = None;
-            agent.keeper.lost = Some(id);
-            agent.keeper.sent = None;
-        }
-        if agent.keeper.sent.is_some_and(|(_, sent)| tick.since(sent) >= period.give_up_after) {
-            agent.keeper.sent = None;
-        }
-        // The certificate of confidence: a loop that hangs loses its lease.
-        let settings =
-            agent.last_read.as_ref().map_or_else(|| self.etcd.config.0.clone(), |read| read.1.clone());
-        let confident =
-            Duration::from_millis(now - agent.looked_at) < settings.ttl.max(settings.loop_wait * 2);
-        let mut next = period.every.min(Duration::from_secs(1));
-        if confident && agent.keeper.sent.is_none() {
-            let request = match agent.keeper.lease {
-                Some((lease, _)) => Request::KeepAlive { lease },
-                None => Request::Grant { ttl_ms: u64::try_from(ttl.as_millis()).unwrap() },
-            };
-            let call = self.call(host, request);
-            self.hosts[host].agent.as_mut().unwrap().keeper.sent = Some((call, tick));
-            next = period.every;
-        }
-        if let Some(agent) = &self.hosts[host].agent
-            && let Some((_, deadline)) = agent.keeper.lease
-        {
-            let left = Duration::from_millis(deadline.at().0.saturating_sub(tick.0).max(1));
-            next = next.min(left);
-        }
-        let next = u64::try_from(next.as_millis()).unwrap();
-        self.at(next, Event::Keeper { host, process });
-    }
-
-    fn kept(&mut self, host: usize, reply: Option<Reply>) {
-        let tick = self.hosts[host].tick(self.now);
-        let ttl = self.settings_of(host).ttl;
-        let h = &mut self.hosts[host];
-        let agent = h.agent.as_mut().unwrap();
-        let Some((_, sent)) = agent.keeper.sent.take() else { return };
-        match reply {
-            Some(Reply::Granted { lease, ttl_ms }) => {
-                let deadline = Deadline::granted(sent, ttl, Duration::from_millis(ttl_ms));
-                if !deadline.has_passed(tick) {
-                    agent.keeper.lease = Some((lease, deadline));
-                    agent.keeper.lost = None;
-                }
-            }
-            Some(Reply::Alive { ttl_ms }) => {
-                let Some((lease, deadline)) = agent.keeper.lease else { return };
-                match deadline.renewed(sent, tick, ttl, Duration::from_millis(ttl_ms)) {
-                    Some(renewed) => {
-                        agent.keeper.lease = Some((lease, renewed));
-                        if let Gate::Armed { fence, .. } = h.gate
-                            && fence.lease == lease
-                        {
-                            h.gate = Gate::Armed { fence, deadline: renewed };
-                            self.watch_deadline(host, renewed);
-                        }
-                    }
-                    None => {
-                        agent.keeper.lease = None;
-                        agent.keeper.lost = Some(lease);
-                        self.wake(host);
-                    }
-                }
-            }
-            Some(Reply::Read(_) | Reply::Written(_)) => panic!("a keeper reads and writes nothing"),
-            None => {}
-        }
-    }
-
-    pub fn settings_of(&self, host: usize) -> Settings {
-        let read = self.hosts[host].agent.as_ref().and_then(|agent| agent.last_read.as_ref());
-        read.map_or_else(|| self.etcd.config.0.clone(), |read| read.1.clone())
-    }
-
-    // ── guards ──
-
-    /// Sets the guard's timers for the stages of a deadline.
-    pub fn watch_deadline(&mut self, host: usize, deadline: Deadline) {
-        for tick in [deadline.stop_at(), deadline.immediate_at(), deadline.kill_at()] {
-            let after = self.hosts[host].moment(tick).saturating_sub(self.now);
-            self.at(after, Event::Guard { host });
-        }
-    }
-
-    /// The gate's rule: no armed deadline in the future and not released, no writable server.
-    pub fn guard(&mut self, host: usize) {
-        if !self.hosts[host].live() {
-            return;
-        }
-        let tick = self.hosts[host].tick(self.now);
-        let h = &mut self.hosts[host];
-        let (immediate, kill) = match h.gate {
-            Gate::Released => return,
-            Gate::Closed => (true, true),
-            Gate::Ending { immediate, kill, .. } => (self.now >= immediate, self.now >= kill),
-            Gate::Armed { deadline, .. } if deadline.allows_writing(tick) => return,
-            Gate::Armed { deadline, .. } => (tick >= deadline.immediate_at(), tick >= deadline.kill_at()),
-        };
-        if !h.postgres.may_become_writable() {
-            if let Gate::Ending { .. } = h.gate {
-                h.gate = Gate::Closed;
-            }
-            return;
-        }
-        if kill {
-            h.postgres.die(false);
-        } else {
-            self.stop_server(host, if immediate { StopMode::Immediate } else { StopMode::Fast });
-        }
-    }
-
-    // ── clients ──
-
-    fn write(&mut self) {
-        if !self.clients {
-            return;
-        }
-        for host in 0..self.hosts.len() {
-            let h = &self.hosts[host];
-            if !h.live()
-                || !h.postgres.writable()
-                || h.postgres.disk.as_ref().is_some_and(|d| d.bootstrap_unfinished)
-            {
-                continue;
-            }
-            self.records += 1;
-            let id = self.records;
-            let postgres = &mut self.hosts[host].postgres;
-            let disk = postgres.disk.as_mut().unwrap();
-            let timeline = disk.timeline().0;
-            disk.append(timeline, id);
-            let index = disk.wal.len() - 1;
-            postgres.waiting.push(Waiting { id, index });
-            self.release_commits(host);
-        }
-    }
-
-    pub fn next_record(&mut self) -> u64 {
-        self.records += 1;
-        self.records
-    }
-
-    /// Tells clients of commits that nobody has to be waited for any more.
-    pub fn release_commits(&mut self, host: usize) {
-        let Some(disk) = &self.hosts[host].postgres.disk else { return };
-        if !self.hosts[host].postgres.writable() || !self.hosts[host].live() {
-            return;
-        }
-        let count = match &disk.sync_names {
-            SyncNames::Any { count, .. } => *count,
-            SyncNames::Off | SyncNames::Nobody | SyncNames::Foreign(_) | SyncNames::All(_) => usize::MAX,
-        };
-        let mut ends: Vec<usize> =
-            disk.sync_names.standbys().iter().map(|name| self.flushed_by(host, name)).collect();
-        ends.sort_unstable_by(|one, other| other.cmp(one));
-        let flushed = match ends.as_slice() {
-            [] if disk.sync_names.is_nobody() => 0,
-            [] => usize::MAX,
-            ends => ends[count.min(ends.len()) - 1],
-        };
-        let name = self.hosts[host].name.clone();
-        let named = self.etcd.sync.as_ref().is_some_and(|(set, _)| set.leader.as_ref() == Some(&name));
-        let released = self.hosts[host].released();
-        let postgres = &mut self.hosts[host].postgres;
-        let (done, waiting): (Vec<_>, Vec<_>) =
-            postgres.waiting.drain(..).partition(|commit| commit.index < flushed);
-        postgres.waiting = waiting;
-        for commit in done {
-            let synchronous = named && !released;
-            self.oracle.acknowledged.push(Acknowledged { id: commit.id, host: name.clone(), synchronous });
-        }
-    }
-
-    /// How many records a streaming standby has of this host's WAL.
-    fn flushed_by(&self, host: usize, standby: &MemberName) -> usize {
-        self.hosts
-            .iter()
-            .position(|h| h.name == *standby)
-            .filter(|index| self.streams(*index, host))
-            .and_then(|index| self.hosts[index].postgres.disk.as_ref())
-            .map_or(0, |disk| disk.wal.len())
-    }
-
-    pub fn streams(&self, replica: usize, upstream: usize) -> bool {
-        let (r, u) = (&self.hosts[replica], &self.hosts[upstream]);
-        r.postgres.streaming
-            && r.live()
-            && u.live()
-            && r.postgres.runs_as(Started::Replica)
-            && matches!(&r.postgres.upstream, Upstream::Member { name, .. } if *name == u.name)
-            && self.network.both_ways(replica, upstream)
-    }
-
-    // ── what always holds ──
-
-    fn check(&mut self) {
-        let writable: Vec<usize> = (0..self.hosts.len())
-            .filter(|i| self.hosts[*i].live() && self.hosts[*i].postgres.writable())
-            .collect();
-        self.oracle.note_writable(self.now, !writable.is_empty());
-        let bound: Vec<usize> = writable.iter().copied().filter(|i| !self.hosts[*i].released()).collect();
-        if bound.len() > 1 {
-            let names: Vec<String> = bound.iter().map(|i| self.hosts[*i].name.to_string()).collect();
-            self.oracle
-                .violate(self.now, format!("I1: {} are writable at the same time", names.join(" and ")));
-        }
-        for host in bound {
-            let tick = self.hosts[host].tick(self.now);
-            let within = match self.hosts[host].gate {
-                Gate::Armed { deadline, .. } => !deadline.has_passed(tick),
-                // The guard acts within that millisecond.
-                Gate::Ending { kill, .. } => self.now <= kill,
-                Gate::Closed | Gate::Released => false,
-            };
-            if !within {
-                let name = self.hosts[host].name.clone();
-                self.oracle.violate(self.now, format!("I1: {name} is writable without a deadline ahead"));
-            }
-        }
-    }
-
-    /// One writable leader, everybody else streams from it, and nobody's WAL differs.
-    pub fn whole(&self) -> bool {
-        let Some(key) = &self.etcd.leader else { return false };
-        let leader = self.hosts.iter().position(|h| h.name == key.name).unwrap();
-        let l = &self.hosts[leader];
-        let Some(theirs) = &l.postgres.disk else { return false };
-        l.live()
-            && l.postgres.runs_as(Started::Primary)
-            && !theirs.bootstrap_unfinished
-            && matches!(l.gate, Gate::Armed { .. })
-            && (0..self.hosts.len()).filter(|i| *i != leader).all(|i| {
-                self.streams(i, leader)
-                    && self.hosts[i].postgres.disk.as_ref().is_some_and(|disk| disk.is_prefix_of(theirs))
-            })
-    }
-
-    pub fn leader(&self) -> Option<&MemberName> {
-        self.etcd.leader.as_ref().map(|key| &key.name)
     }
 }
