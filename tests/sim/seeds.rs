@@ -14,7 +14,7 @@ use crate::oracle::Oracle;
 use crate::storm::{Only, run, smallest};
 
 /// How many faults a plain test run takes.
-const FAULTS: u64 = 40_000;
+const FAULTS: u64 = 20_000;
 
 /// How many lines before the end of a failing run are told.
 const TOLD: usize = 60;
