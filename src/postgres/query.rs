@@ -1,7 +1,7 @@
 //! Questions to a running server: named connections and the one question that each look asks.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
@@ -65,6 +65,12 @@ pub enum QueryError {
     Statement(#[source] tokio_postgres::Error),
     #[error("Postgres answered {0} in a form that cannot be read")]
     Unreadable(&'static str),
+    #[error(
+        "the server that answers serves {}, not {}: another instance has this port and socket folder",
+        found.display(),
+        expected.display()
+    )]
+    OtherServer { found: PathBuf, expected: PathBuf },
 }
 
 impl QueryError {
@@ -263,6 +269,26 @@ impl Session {
         };
         let row = answered(STATEMENT_LIMIT + ANSWER_GRACE, answer).await?;
         read_monitored(&row).ok_or(QueryError::Unreadable("the monitoring query"))
+    }
+
+    /// Refuses a server of another data directory: where two instances are given one port, the one that came first
+    /// answers for both. Where this user may not know the directory nothing is refused.
+    ///
+    /// # Errors
+    /// It serves another directory, or did not answer.
+    pub async fn serves(&self, data_dir: &Path) -> Result<(), QueryError> {
+        let shown = match self.rows("SHOW data_directory").await {
+            Ok(rows) => rows.into_iter().flatten().flatten().next(),
+            Err(error) if error.sqlstate() == Some("42501") => None,
+            Err(error) => return Err(error),
+        };
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        match shown.map(PathBuf::from) {
+            Some(found) if real(&found) != real(data_dir) => {
+                Err(QueryError::OtherServer { found, expected: data_dir.to_owned() })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Runs a person's statements; returns the titles and rows of the last one that has any.

@@ -10,7 +10,7 @@ use keddah::cluster::Timeline;
 use keddah::cluster::control_file::ControlState;
 use keddah::postgres::conf::{self, ConfigPlace, Parameters};
 use keddah::postgres::initdb::{Initdb, run_initdb};
-use keddah::postgres::query::{self, Host, Session, Target};
+use keddah::postgres::query::{self, Host, QueryError, Session, Target};
 use keddah::postgres::rewind::{End, Need};
 use keddah::postgres::standby::{Password, Upstream};
 use keddah::postgres::users::{Purpose, Role};
@@ -247,6 +247,9 @@ async fn story() {
     assert_eq!(control.state, ControlState::InProduction);
     let by_name = query::connect(&a.target(Host::Name("localhost".into()))).await.unwrap();
     assert!(!by_name.is_in_recovery().await.unwrap());
+    primary.serves(&a.place.data_dir).await.unwrap();
+    let strange = primary.serves(&folder).await.unwrap_err();
+    assert!(matches!(strange, QueryError::OtherServer { .. }), "{strange}");
     let settings = primary.restart_settings().await.unwrap();
     assert!(settings.iter().any(|(name, value, _)| name == "max_wal_senders" && value == "5"));
     let mut wrong = a.target(Host::Socket(folder.clone()));

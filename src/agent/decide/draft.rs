@@ -66,11 +66,12 @@ pub(super) struct Draft<'a> {
     situation: Situation<'a>,
     pub(super) actions: Vec<Action>,
     pub(super) memory: Memory,
+    soon: bool,
 }
 
 impl<'a> Draft<'a> {
     pub(super) fn new(situation: Situation<'a>, memory: Memory) -> Draft<'a> {
-        let mut draft = Draft { situation, actions: Vec::new(), memory };
+        let mut draft = Draft { situation, actions: Vec::new(), memory, soon: false };
         draft.note_lock();
         draft.note_server();
         draft.note_job();
@@ -79,6 +80,11 @@ impl<'a> Draft<'a> {
 
     pub(super) fn act(&mut self, action: Action) {
         self.actions.push(action);
+    }
+
+    /// An action was given whose effect is to be told to the others, whatever the look goes on with.
+    pub(super) fn look_soon(&mut self) {
+        self.soon = true;
     }
 
     /// Stops a server that runs; one that is stopping already in the same or a harder way is left to it.
@@ -167,6 +173,9 @@ impl<'a> Draft<'a> {
             }
             Wake::At(at, why) => (at, why),
         };
+        if self.soon {
+            next = next.min((now + AFTER_ACTION, Why::AfterAction));
+        }
         // A margin that has begun is answered in each look; the guard keeps it in between.
         if let LeaseWord::Safe { stop_at, .. } = self.situation.lease
             && (self.situation.server.may_write() || self.memory.promoting_since.is_some())

@@ -301,7 +301,7 @@ fn keys(s: &Situation<'_>, fence: Fence, facts: &PrimaryFacts, draft: &mut Draft
     write_status(s, fence, &facts.slots, facts.lsn, draft);
 }
 
-/// Writes how far this member is, once in a `loop_wait`.
+/// Writes how far this member is, once in a `loop_wait`; slots that have come or gone at once.
 pub(super) fn write_status(
     s: &Situation<'_>,
     fence: Fence,
@@ -311,10 +311,10 @@ pub(super) fn write_status(
 ) {
     let Some(snapshot) = s.snapshot() else { return };
     let status = slots::status(s, snapshot, found, lsn, draft);
-    let due =
-        draft.memory.status_written.as_ref().is_none_or(|(at, written)| {
-            s.now().since(*at) >= s.view.settings.loop_wait && *written != status
-        });
+    let due = draft.memory.status_written.as_ref().is_none_or(|(at, written)| {
+        let time = s.now().since(*at) >= s.view.settings.loop_wait;
+        (time && *written != status) || !written.slots.keys().eq(status.slots.keys())
+    });
     if due {
         draft.memory.status_written = Some((s.now(), status.clone()));
         draft.act(Action::WriteStatus { fence, status });

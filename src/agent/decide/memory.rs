@@ -1,6 +1,6 @@
 //! What a decision leaves for the next one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::agent::view::{LeaseId, MemberFacts, RequestId, Revision, Status, Tick};
 use crate::cluster::{Lsn, MemberName, SyncNames, Timeline};
@@ -59,6 +59,9 @@ pub struct Memory {
     pub sync_change: Option<SyncChange>,
     /// When each member was last seen by this leader, by its slot.
     pub members_seen: BTreeMap<String, Tick>,
+    /// The slots that were asked for in the last look: those that are made are told to the others at once, and those
+    /// that cannot be made are not asked for in a circle.
+    pub slots_asked: BTreeSet<String>,
     /// When copies of the leader's logical slots were last asked for.
     pub slots_copied: Option<Tick>,
     /// What callbacks were last told.

@@ -157,6 +157,11 @@ fn keep(
         })
         .map(|(name, wanted)| (name, wanted.kind))
         .collect();
+    let asked: BTreeSet<String> = create.keys().cloned().collect();
+    if !asked.is_subset(&draft.memory.slots_asked) {
+        draft.look_soon();
+    }
+    draft.memory.slots_asked = asked;
     if !create.is_empty() || !drop.is_empty() || !advance.is_empty() {
         draft.act(Action::KeepSlots { create, drop, advance });
     }
@@ -317,9 +322,10 @@ pub(super) fn status(
 #[cfg(test)]
 mod tests {
     use super::super::fixture::{END, Fixture, NOW, healthy, name, secs};
-    use super::super::{Memory, decide};
+    use super::super::{Memory, Why, decide};
     use super::*;
     use crate::agent::view::{Deed, Running, View};
+    use std::time::Duration;
 
     fn slot(lsn: u64) -> Slot {
         Slot {
@@ -425,6 +431,23 @@ mod tests {
         assert_eq!(decision.reason, Reason::CopyingSlots { leader: name("a") });
         assert!(deeds.contains(&Deed::FetchSlots) && deeds.contains(&Deed::Stop), "{deeds:?}");
         assert!(matches!(decide(&again, &decision.memory).reason, Reason::Following { .. }));
+    }
+
+    #[test]
+    fn a_new_slot_is_told_to_the_others_at_once_and_asked_for_in_no_circle() {
+        let with = |slots: &[(&str, Slot)]| {
+            let found = slots.iter().map(|(name, slot)| ((*name).to_owned(), slot.clone())).collect();
+            healthy("a").with(|f| f.primary().slots = found).view()
+        };
+        let (without, whole) = (with(&[("b", slot(1))]), with(&[("b", slot(1)), ("c", slot(1))]));
+        let first = decide(&without, &Memory::default());
+        let again = decide(&without, &first.memory);
+        let made = decide(&whole, &again.memory);
+
+        assert_eq!(first.look_again, (NOW + Duration::from_millis(10), Why::AfterAction));
+        assert_eq!(again.look_again.1, Why::LoopWait);
+        assert!(!again.actions.iter().any(|action| action.deed() == Deed::WriteStatus));
+        assert!(made.actions.iter().any(|action| action.deed() == Deed::WriteStatus), "{:?}", made.actions);
     }
 
     #[test]

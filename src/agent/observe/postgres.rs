@@ -175,7 +175,7 @@ impl Observer {
             return (Process::Stopping { mode, since }, None);
         }
         let ask_settings = now.since(self.pending.0) >= PENDING_EVERY;
-        let answer = monitor(&mut self.session, &instance.target("Patroni heartbeat"), ask_settings).await;
+        let answer = monitor(&mut self.session, instance, ask_settings).await;
         match answer {
             Ok((mut monitored, found_slots, settings)) => {
                 if let Some(settings) = settings {
@@ -197,12 +197,16 @@ impl Observer {
             }
             Err(error) => {
                 self.session = None;
+                // A server that has not answered yet is starting; that another one answers in its place is worth a word.
+                let worth_telling =
+                    server.answered.is_some() || matches!(error, QueryError::OtherServer { .. });
+                if worth_telling && server.silent_since.is_none() {
+                    tracing::warn!(error = %crate::sys::chain(&error), "Postgres does not answer");
+                    server.silent_since = Some(now);
+                }
                 let process = match server.answered {
                     None => Process::Starting { role: started, since: server.since },
                     Some(role) => {
-                        if server.silent_since.is_none() {
-                            tracing::warn!(error = %crate::sys::chain(&error), "Postgres does not answer");
-                        }
                         Process::Unresponsive { role, since: *server.silent_since.get_or_insert(now) }
                     }
                 };
@@ -285,12 +289,16 @@ type RestartSettings = Vec<(String, String, bool)>;
 /// Asks all that a look needs at once: the questions share their way there and back.
 async fn monitor(
     slot: &mut Option<Arc<Session>>,
-    target: &Target,
+    instance: &Instance,
     ask_settings: bool,
 ) -> Result<(Monitored, Vec<slots::Slot>, Option<RestartSettings>), QueryError> {
     let session = match slot.take().filter(|session| session.is_open()) {
         Some(session) => session,
-        None => Arc::new(connect(target).await?),
+        None => {
+            let session = connect(&instance.target("Patroni heartbeat")).await?;
+            session.serves(instance.data_dir()).await?;
+            Arc::new(session)
+        }
     };
     let settings = async { if ask_settings { session.restart_settings().await.ok() } else { None } };
     let (monitored, found, settings) = tokio::join!(session.monitor(), slots::list(&session), settings);
