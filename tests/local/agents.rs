@@ -6,7 +6,6 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,14 +16,12 @@ use nix::unistd::{Pid, User};
 use tempfile::TempDir;
 
 use crate::patronictl;
+use crate::ports;
 
 /// Names 127.0.0.1, and is an authority.
 const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/sys/tls/fixtures/self-signed-ca.pem");
 
 const BIN_DIR: &str = "/usr/lib/postgresql/15/bin";
-
-/// Each cluster has twenty ports of its own.
-static NEXT_PORT: AtomicU16 = AtomicU16::new(26_200);
 
 pub const NAMES: [&str; 3] = ["a", "b", "c"];
 
@@ -100,7 +97,7 @@ impl Agents {
         let folder = tempfile::Builder::new().prefix("keddah-agents-").tempdir_in("/tmp").unwrap();
         let root = folder.path().to_owned();
         std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let base_port = NEXT_PORT.fetch_add(20, Ordering::Relaxed);
+        let base_port = ports::free(20);
         let binary = root.join("keddah");
         // The tree that was built may be out of the user's reach.
         std::fs::copy(env!("CARGO_BIN_EXE_keddah"), &binary).unwrap();

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use keddah::guard::client::{Guard, GuardError, hello};
@@ -17,14 +17,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User};
 use tempfile::TempDir;
 
+use crate::ports;
 use crate::sshd::until;
 
 const BIN_DIR: &str = "/usr/lib/postgresql/15/bin";
 
 /// How long an ask may take on a busy machine.
 const ANSWER: Duration = Duration::from_secs(10);
-
-static NEXT_PORT: AtomicU16 = AtomicU16::new(25_000);
 
 pub struct Bed {
     folder: TempDir,
@@ -53,7 +52,7 @@ impl Bed {
         chown(&run, uid, gid).unwrap();
         let data = folder.path().canonicalize().unwrap().join("data");
         let place = Place::within(&run, &data);
-        let port = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+        let port = ports::free(1);
         let bed = Bed { folder, data, place, port, user, guard: None };
         bed.succeeds(&[
             &format!("{BIN_DIR}/initdb"),

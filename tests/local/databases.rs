@@ -14,6 +14,7 @@ use keddah::postgres::{basebackup, users};
 use keddah::sys::secret::Secret;
 use serde_json::{Value as Json, json};
 
+use crate::ports;
 use crate::postgres::{LIMIT, Node, as_postgres, seen};
 use crate::sshd::turn;
 
@@ -24,7 +25,8 @@ struct Pair {
 }
 
 impl Pair {
-    async fn start(folder: &Path, ports: [u16; 2]) -> Pair {
+    async fn start(folder: &Path) -> Pair {
+        let ports = [ports::free(1), ports::free(1)];
         let mut primary = Node::new(folder, "one", ports[0]);
         let mut replica = Node::new(folder, "two", ports[1]);
         (primary.local, replica.local) = ("trust", "trust");
@@ -113,7 +115,7 @@ fn on_runtime(test: &str, story: impl AsyncFnOnce(PathBuf)) {
 #[test]
 fn the_primary_is_changed_and_the_replica_waits() {
     on_runtime("databases::the_primary_is_changed_and_the_replica_waits", async |folder| {
-        let pair = Pair::start(&folder, [25_510, 25_511]).await;
+        let pair = Pair::start(&folder).await;
         let primary = pair.primary.session().await;
         roles(&pair.primary, &primary).await;
         databases(&pair.primary);
@@ -261,7 +263,7 @@ fn keddah(folder: &Path, command: &str) -> (i32, String) {
 #[test]
 fn a_playbook_over_all_members_converges_whoever_leads() {
     on_runtime("databases::a_playbook_over_all_members_converges_whoever_leads", async |folder| {
-        let pair = Pair::start(&folder, [25_520, 25_521]).await;
+        let pair = Pair::start(&folder).await;
         std::fs::copy(env!("CARGO_BIN_EXE_keddah"), folder.join("keddah")).unwrap();
         // The replica comes first in the inventory: what is done once is not done on the primary.
         let hosts = format!(

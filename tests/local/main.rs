@@ -18,6 +18,7 @@ mod limits;
 mod mixed;
 #[path = "../common/patronictl.rs"]
 mod patronictl;
+mod ports;
 mod postgres;
 mod ssh;
 mod sshd;

@@ -22,6 +22,7 @@ use keddah::sys::secret::Secret;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User, geteuid};
 
+use crate::ports;
 use crate::sshd::until;
 
 const SUPERUSER: &str = "postgres";
@@ -215,7 +216,7 @@ async fn story() {
     let temp = tempfile::tempdir().unwrap();
     let folder = temp.path().canonicalize().unwrap();
     let passfile = folder.join("pgpass");
-    let (mut a, mut b) = (Node::new(&folder, "a", 25_500), Node::new(&folder, "b", 25_501));
+    let (mut a, mut b) = (Node::new(&folder, "a", ports::free(1)), Node::new(&folder, "b", ports::free(1)));
     assert_eq!(a.installation.version().unwrap().major(), 15);
 
     // Made.

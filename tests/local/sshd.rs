@@ -4,13 +4,12 @@ use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use keddah::transport::options::{Defaults, Target};
 use tempfile::TempDir;
 
-static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
+use crate::ports;
 
 /// Runs a program that must succeed, and returns what it said.
 pub fn run(program: &str, args: &[&str]) -> String {
@@ -74,7 +73,7 @@ impl Sshd {
         }
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         std::fs::copy(path("user.pub"), path("authorized_keys")).unwrap();
-        let port = free_port();
+        let port = ports::free(1);
         let config = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {0}/host\nAuthorizedKeysFile {0}/authorized_keys\n\
              StrictModes no\nUsePAM no\nPidFile none\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
@@ -165,17 +164,6 @@ impl Drop for Sshd {
         self.child.kill().ok();
         self.child.wait().ok();
     }
-}
-
-fn free_port() -> u16 {
-    for _ in 0..1000 {
-        let offset = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
-        let port = 23_000 + u16::try_from(std::process::id() % 900).unwrap() / 10 * 10 + offset;
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port between 23000 and 24000");
 }
 
 /// A user of this machine with a home of its own.
