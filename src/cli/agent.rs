@@ -14,6 +14,10 @@ use crate::cli::exit::Exit;
 ///   keddah agent /etc/keddah/agent.yml
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Read the configuration, say what is wrong with it, and end
+    #[arg(long)]
+    validate_config: bool,
+
     /// The configuration file
     #[arg(value_name = "CONFIG")]
     config: PathBuf,
@@ -24,7 +28,13 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
-    if args.check { examine(&args.config) } else { start(&args.config) }
+    if args.validate_config {
+        Ok(validate(&args.config))
+    } else if args.check {
+        examine(&args.config)
+    } else {
+        start(&args.config)
+    }
 }
 
 /// Tells whether an agent could run here, without disturbing the one that does.
@@ -45,6 +55,17 @@ pub fn examine(config: &std::path::Path) -> anyhow::Result<Exit> {
             Exit::Input
         }
     })
+}
+
+/// Says what is wrong with a configuration; nothing where nothing is.
+pub fn validate(config: &std::path::Path) -> Exit {
+    match agent::check_config(config) {
+        Ok(()) => Exit::Ok,
+        Err(error) => {
+            println!("{}", crate::sys::chain(&error));
+            Exit::Input
+        }
+    }
 }
 
 /// Runs the agent until it ends.

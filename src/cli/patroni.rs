@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::agent;
 use crate::cli::exit::Exit;
 use crate::contract::member::SPOKEN_VERSION;
 
@@ -55,7 +54,7 @@ pub fn run() -> Exit {
         sample(args.config.as_deref())
     } else {
         with_file(args.config, |path| match (args.validate_config, args.check) {
-            (true, _) => Ok(validate(path)),
+            (true, _) => Ok(crate::cli::agent::validate(path)),
             (false, true) => crate::cli::agent::examine(path),
             (false, false) => crate::cli::agent::start(path),
         })
@@ -73,16 +72,6 @@ fn with_file(
     match config {
         Some(path) => work(&path),
         None => anyhow::bail!("Config is empty. Give the configuration file as an argument."),
-    }
-}
-
-fn validate(path: &std::path::Path) -> Exit {
-    match agent::check_config(path) {
-        Ok(()) => Exit::Ok,
-        Err(error) => {
-            println!("{}", crate::sys::chain(&error));
-            Exit::Input
-        }
     }
 }
 

@@ -13,9 +13,18 @@ const CACHE: &str = "/var/cache/keddah/lab";
 const RELEASE: &str = "trixie";
 const INCLUDE: &str = "systemd,systemd-sysv,dbus,openssh-server,sudo,iproute2,ca-certificates";
 
-/// Packages that the shipped roles install: downloaded once, so that hosts install them without a network.
-const CACHED: &[&str] =
-    &["etcd-server", "etcd-client", "postgresql-17", "postgresql-client-17", "postgresql-common", "haproxy"];
+/// Packages that the shipped roles install, and Patroni, from which one migrates: downloaded once, so that hosts install
+/// them without a network.
+const CACHED: &[&str] = &[
+    "etcd-server",
+    "etcd-client",
+    "postgresql-17",
+    "postgresql-client-17",
+    "postgresql-common",
+    "haproxy",
+    "patroni",
+    "python3-etcd",
+];
 
 /// Runs inside the new base, without a network of its own being needed afterwards.
 const PREPARE: &str = "set -e

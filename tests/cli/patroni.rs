@@ -18,6 +18,8 @@ fn patroni_makes_a_configuration_that_it_finds_valid() {
     assert_eq!(made.code, 0, "{}", made.err);
     let valid = world.run_as("patroni", &["--validate-config", "agent.yml"]);
     assert_eq!((valid.code, valid.out.as_str()), (0, ""), "{}", valid.err);
+    let valid = world.run(&["agent", "--validate-config", "agent.yml"]);
+    assert_eq!((valid.code, valid.out.as_str()), (0, ""), "{}", valid.err);
 
     let broken = world.edit("agent.yml", "data_dir:", "data_dri:");
     let refused = broken.run_as("patroni", &["--validate-config", "agent.yml"]);

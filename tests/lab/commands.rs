@@ -85,7 +85,8 @@ fn started(world: &World) -> Result<Vec<(String, String)>, String> {
         .collect()
 }
 
-fn timeline(world: &World) -> Result<i64, String> {
+/// Returns the leader's timeline.
+pub fn timeline(world: &World) -> Result<i64, String> {
     let leader = world.healthy(HEALED_WITHIN)?;
     let rows = query(&config(world, &leader, 5432)?, "select timeline_id from pg_control_checkpoint()")?;
     // A fresh promotion shows in pg_control with its checkpoint; the WAL's own name has it at once.

@@ -14,6 +14,7 @@ mod commands;
 mod drift;
 mod failover;
 mod hosts;
+mod migration;
 #[path = "../common/patronictl.rs"]
 mod patronictl;
 mod world;
@@ -43,6 +44,11 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("the_primarys_host_dies", failover::the_primarys_host_dies),
     ("the_primary_is_cut_from_etcd", failover::the_primary_is_cut_from_etcd),
     ("agent_and_guard_are_killed_together", failover::agent_and_guard_are_killed_together),
+    // The last: the agents run by Patroni's file from here on.
+    (
+        "a_cluster_of_patroni_is_taken_over_under_load",
+        migration::a_cluster_of_patroni_is_taken_over_under_load,
+    ),
 ];
 
 /// The scenario that makes what those after it need.
