@@ -177,7 +177,7 @@ fn a_leader_is_upgraded_under_load_and_a_broken_program_is_refused() {
     assert_eq!(Leadership::of(&agents, "a"), before);
 
     // Killed while the new program is checked: the next one goes on as after any crash.
-    install(&agents, b"#!/bin/sh\nexec sleep 600\n");
+    install(&agents, b"#!/bin/sh\nexec sleep 60\n");
     agents.signal_agent("a", Signal::SIGUSR2);
     let sleeping = |seen: &children::Seen| seen.parent == before.agent && seen.program() == Some("sleep");
     within(SLOW, "the check runs", || children::list().iter().any(sleeping));
