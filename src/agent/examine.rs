@@ -9,9 +9,9 @@ use crate::agent::start::{self, StartError};
 use crate::agent::state::{self, State};
 use crate::contract::config::{self, AgentConfig};
 use crate::contract::keys::Keys;
-use crate::guard::client::{GuardError, Link};
+use crate::guard::client::{GuardError, Link, understood};
 use crate::guard::place::Place;
-use crate::guard::protocol::{self, Request};
+use crate::guard::protocol::Request;
 use crate::source::{Diagnostic, Diagnostics, FileId, SourceMap};
 
 /// How long the guard may take to answer.
@@ -102,25 +102,13 @@ impl Examined {
     /// Asks for no more than the status, which needs no hello and displaces nobody.
     async fn guard(&self) -> Result<String, Diagnostic> {
         let place = self.place();
-        let asked = async { Link::connect(&place.socket)?.ask(Request::Status, GUARD_LIMIT).await };
+        let asked =
+            async { understood(Link::connect(&place.socket)?.ask(Request::Status, GUARD_LIMIT).await?) };
         match asked.await {
-            Ok(status) if protocol::is_spoken(status.version) => {
-                Ok(format!("the guard (pid {}) speaks version {}", status.pid, status.version))
-            }
-            Ok(status) => {
-                let message = format!(
-                    "the guard (pid {}) speaks version {} of its protocol, {} to {} were expected",
-                    status.pid,
-                    status.version,
-                    protocol::OLDEST,
-                    protocol::VERSION
-                );
-                Err(self.problem(
-                    &["postgresql.data_dir"],
-                    "guard-version",
-                    message,
-                    "upgrade the older of the two",
-                ))
+            Ok(status) => Ok(format!("the guard (pid {}) speaks version {}", status.pid, status.version)),
+            Err(error @ GuardError::OtherVersion { .. }) => {
+                let hint = "see docs/guard-protocol.md";
+                Err(self.problem(&["postgresql.data_dir"], "guard-version", error.to_string(), hint))
             }
             Err(GuardError::Connect { .. }) if start::own_guard(&self.config) => {
                 Ok("the agent will start its guard".to_owned())

@@ -162,6 +162,7 @@ impl Agent {
             self.manager.alive(clock::now());
             self.take_asks();
             self.follow_upgrade().await;
+            self.bring_guard_along().await;
             if self.signals.reload.swap(false, Ordering::Relaxed) {
                 self.reload().await;
             }

@@ -247,6 +247,7 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
         access: rules,
         probe: Probe::new(&instance),
     };
+    let upgrade = Upgrade::new(handed.is_some());
     let (listeners, scheduled) = handed.map_or_else(Default::default, |it| (it.listeners, it.scheduled));
     let door = listen(api, &config, listeners).await?;
 
@@ -308,7 +309,7 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
         shown,
         state_path,
         door,
-        upgrade: Upgrade::default(),
+        upgrade,
         guard_program,
     };
     // A task like those that it talks to: on the thread that starts the runtime, each answer would cost two wake-ups.

@@ -14,13 +14,16 @@ use crate::agent::lease::keeper::Handed;
 use crate::agent::look::times;
 use crate::agent::shown::Shown;
 use crate::agent::{Agent, start};
-use crate::guard::protocol::Status;
+use crate::guard::protocol::{Refusal, Request, Status};
 use crate::sys::children;
 use crate::sys::process::Program;
 use crate::sys::successor::Estate;
 
 /// How long the new program may take to check itself.
 const CHECK_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long the guard may take to become another program.
+const GUARD_LIMIT: Duration = Duration::from_secs(10);
 
 /// The flag with which a program checks itself, beside the arguments that it will be executed with.
 const CHECK: &str = "--check";
@@ -40,6 +43,9 @@ pub(super) struct Upgrade {
     refused: Option<String>,
     /// That something is waited for has been said.
     told: bool,
+    /// The guard may still run the program before.
+    guard_due: bool,
+    guard_check: Option<Check>,
 }
 
 /// The check that runs, and its outcome once it has one.
@@ -50,6 +56,11 @@ struct Check {
 }
 
 impl Upgrade {
+    /// What a program begins with; one that has taken over brings the guard along.
+    pub(super) fn new(has_taken_over: bool) -> Upgrade {
+        Upgrade { guard_due: has_taken_over, ..Upgrade::default() }
+    }
+
     pub(super) fn ask(&mut self, asker: Asker) {
         self.asked = true;
         self.askers.push(asker);
@@ -64,17 +75,18 @@ impl Upgrade {
             // The asker may have gone.
             let _ = asker.send(Err(reason.clone()));
         }
-        *self = Upgrade { refused: Some(reason), ..Upgrade::default() };
+        let guard_due = self.guard_due;
+        *self = Upgrade { refused: Some(reason), guard_due, ..Upgrade::default() };
     }
 }
 
 impl Check {
-    /// Begins to check `program`; `wake` is told when it is done.
-    fn begin(program: PathBuf, wake: Arc<Notify>) -> Check {
+    /// Begins to check whether `program` could run with `arguments`; `wake` is told when it is done.
+    fn begin(program: PathBuf, arguments: Vec<String>, wake: Arc<Notify>) -> Check {
         let check = Check { program, outcome: Arc::default() };
         let begun = check.clone();
         tokio::spawn(async move {
-            let outcome = check_program(&begun.program).await;
+            let outcome = check_program(&begun.program, arguments).await;
             *begun.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
             wake.notify_one();
         });
@@ -86,10 +98,9 @@ impl Check {
     }
 }
 
-/// Runs the program with the arguments of this one and the flag that makes it check itself.
-async fn check_program(program: &Path) -> Result<(), String> {
-    let arguments = std::env::args().skip(1).chain([CHECK.to_owned()]);
-    let run = Program::new(program).args(arguments).env_remove("NOTIFY_SOCKET").limit(CHECK_LIMIT);
+/// Runs the program with these arguments and the flag that makes it check itself.
+async fn check_program(program: &Path, arguments: Vec<String>) -> Result<(), String> {
+    let run = Program::new(program).args(arguments).arg(CHECK).env_remove("NOTIFY_SOCKET").limit(CHECK_LIMIT);
     let shown = program.display();
     match run.run_async().await {
         Ok(output) if output.exit.is_success() => Ok(()),
@@ -124,7 +135,8 @@ impl Agent {
             None => match children::own_program() {
                 Ok(program) => {
                     tracing::info!(program = %program.display(), "the program is checked before it takes over");
-                    self.upgrade.check = Some(Check::begin(program, self.wake.clone()));
+                    let arguments = std::env::args().skip(1).collect();
+                    self.upgrade.check = Some(Check::begin(program, arguments, self.wake.clone()));
                     return;
                 }
                 Err(error) => format!("the program cannot be found: {error}"),
@@ -174,6 +186,64 @@ impl Agent {
         };
         self.door.open();
         error
+    }
+
+    /// Has the guard become this program too, once this agent lives by it and what lies in its place is still the same.
+    pub(super) async fn bring_guard_along(&mut self) {
+        let seen = self.shown.borrow().is_some();
+        let Some(status) = self.gate.last().filter(|_| self.upgrade.guard_due && seen) else { return };
+        let outcome = match self.guards_next_step(&status).await {
+            Ok(None) => return,
+            Ok(Some(done)) => Ok(done),
+            Err(reason) => Err(reason),
+        };
+        self.upgrade.guard_due = false;
+        match outcome {
+            Ok(done) => tracing::info!(pid = status.pid, "{done}"),
+            Err(reason) => {
+                let reason = format!("the guard goes on in its old program: {reason}");
+                tracing::error!("{reason}");
+                self.recorder.note(REFUSED, &reason);
+                self.upgrade.refused = Some(reason);
+            }
+        }
+    }
+
+    /// Checks, then asks. Returns what came of it; None where it is not done yet.
+    async fn guards_next_step(&mut self, status: &Status) -> Result<Option<&'static str>, String> {
+        // Its real name: by another one the program would be something else.
+        let program = children::own_program().and_then(|program| program.canonicalize());
+        let program = program.map_err(|error| error.to_string())?;
+        if children::runs(status.pid, &program) == Some(true) {
+            return Ok(Some("the guard runs this program"));
+        }
+        if children::runs(std::process::id(), &program) != Some(true) {
+            return Err("the program has been replaced since this agent took over".to_owned());
+        }
+        let Some(check) = &self.upgrade.guard_check else {
+            let guard = children::list().into_iter().find(|seen| u32::try_from(seen.pid) == Ok(status.pid));
+            let arguments = guard.ok_or("its arguments cannot be seen")?.argv.into_iter().skip(1).collect();
+            self.upgrade.guard_check = Some(Check::begin(program, arguments, self.wake.clone()));
+            return Ok(None);
+        };
+        match check.outcome() {
+            None => return Ok(None),
+            Some(Err(reason)) => return Err(reason),
+            Some(Ok(())) => {}
+        }
+        let request = Request::Upgrade { program: program.display().to_string() };
+        match self.gate.ask(request, GUARD_LIMIT).await {
+            Ok(_) => Ok(Some("the guard has become this program")),
+            Err(error) => match error.refusal() {
+                // Another moment is better.
+                Some(Refusal::TooLate { .. } | Refusal::Stopping) => Ok(None),
+                Some(Refusal::UnknownVerb) => {
+                    Err("it is older than such an upgrade; restart its unit when Postgres may stop"
+                        .to_owned())
+                }
+                Some(_) | None => Err(crate::sys::chain(&error)),
+            },
+        }
     }
 
     async fn become_program(&self, program: &Path, lease: Option<Handed>) -> String {

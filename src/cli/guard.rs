@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use crate::cli::exit::Exit;
 use crate::guard::detach::{Side, split};
 use crate::guard::place::Place;
-use crate::guard::protocol::{WatchdogDriver, WatchdogMode, WatchdogSettings};
+use crate::guard::protocol::{self, WatchdogDriver, WatchdogMode, WatchdogSettings};
 use crate::guard::serve::{Options, serve};
+use crate::guard::succession::{self, Birth};
 
 /// Guard one data directory: start, promote and stop its Postgres for the agent, and let nothing writable outlive the lease.
 ///
@@ -47,6 +48,10 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     watchdog_timeout: u32,
 
+    /// Only tell which versions this program speaks, if the other arguments are understood
+    #[arg(long)]
+    check: bool,
+
     /// Go on in the background once it listens
     #[arg(long)]
     detach: bool,
@@ -66,6 +71,12 @@ fn watchdog_mode(text: &str) -> Result<WatchdogMode, String> {
 }
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
+    if args.check {
+        println!("protocol {}, succession {}", protocol::VERSION, succession::VERSION);
+        return Ok(Exit::Ok);
+    }
+    // Before anything else opens descriptors.
+    let birth = Birth::of_this_process();
     let place = match &args.socket {
         Some(socket) => Place::at(socket),
         None => Place::of(&args.data_dir, &args.socket_dir),
@@ -79,8 +90,9 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     });
     let server = args.bin_dir.join(&args.bin_name);
     let options = Options { data_dir: args.data_dir, server, place, watchdog };
-    if !args.detach {
-        serve(&options, || ())?;
+    // A successor is in the background already if that was wanted.
+    if !args.detach || matches!(birth, Birth::Successor(_)) {
+        serve(&options, birth, || ())?;
         return Ok(Exit::Ok);
     }
     match split(args.log.as_deref())? {
@@ -90,7 +102,7 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
             args.log.map_or("no log: name one with --log".to_owned(), |log| log.display().to_string())
         ),
         Side::Background(ready) => {
-            serve(&options, || ready.tell())?;
+            serve(&options, birth, || ready.tell())?;
             Ok(Exit::Ok)
         }
     }

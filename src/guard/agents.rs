@@ -1,13 +1,15 @@
 //! Who is connected, and which of them is served.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
+use serde::{Deserialize, Serialize};
 
 use crate::guard::log::say;
 use crate::guard::packet;
 use crate::guard::protocol::{Ask, AskHead, Hold, PACKET_BYTES_MAX, Refusal, Reply, Request, Status};
+use crate::sys::successor::{Estate, Inherited};
 
 /// Connections at a time: one agent, its successor, and a few people who look.
 pub(super) const SEATS: usize = 8;
@@ -19,10 +21,18 @@ struct Visitor {
     served: Option<Served>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Served {
     pid: u32,
     hold: Option<Hold>,
+}
+
+/// A visitor as the next program takes him over.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Seat {
+    seat: usize,
+    fd: RawFd,
+    served: Option<Served>,
 }
 
 /// The seats.
@@ -46,6 +56,28 @@ pub(super) struct Heard {
 }
 
 impl Agents {
+    /// Gives everybody's connection to the next program.
+    pub(super) fn give(&self, estate: &mut Estate) -> std::io::Result<Vec<Seat>> {
+        let taken =
+            self.seats.iter().enumerate().filter_map(|(seat, visitor)| Some((seat, visitor.as_ref()?)));
+        taken
+            .map(|(seat, visitor)| {
+                Ok(Seat { seat, fd: estate.give(visitor.fd.as_fd())?, served: visitor.served })
+            })
+            .collect()
+    }
+
+    /// Takes over those whom the program before served.
+    pub(super) fn take(seats: Vec<Seat>, inherited: &mut Inherited) -> Agents {
+        let mut agents = Agents::default();
+        for Seat { seat, fd, served } in seats {
+            if let (Some(slot), Some(fd)) = (agents.seats.get_mut(seat), inherited.take(fd)) {
+                *slot = Some(Visitor { fd, served });
+            }
+        }
+        agents
+    }
+
     /// Seats whoever waits at the door: root, or this user.
     pub(super) fn welcome(&mut self, listener: BorrowedFd<'_>) {
         while let Ok(Some(fd)) = packet::take(listener) {

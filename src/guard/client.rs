@@ -13,8 +13,8 @@ use tokio::sync::{Mutex, watch};
 
 use crate::guard::packet;
 use crate::guard::protocol::{
-    Ask, Hold, Margins, PACKET_BYTES_MAX, Refusal, Reply, Request, StartAs, Status, StopMode, VERSION,
-    WatchdogSettings,
+    Ask, Hold, Margins, OLDEST, PACKET_BYTES_MAX, Refusal, Reply, Request, StartAs, Status, StopMode,
+    VERSION, WatchdogSettings, is_spoken,
 };
 use crate::sys::clock::{self, Tick};
 
@@ -33,6 +33,10 @@ pub enum GuardError {
     Silent(Duration),
     #[error("the guard's answer cannot be read")]
     Unreadable(#[source] serde_json::Error),
+    #[error(
+        "the guard (pid {pid}) speaks version {version} of its protocol, this program {OLDEST} to {VERSION}; upgrade the older of the two"
+    )]
+    OtherVersion { pid: u32, version: u32 },
     /// The guard lives and said no.
     #[error("the guard refused: {refusal}")]
     Refused { refusal: Refusal, status: Box<Status> },
@@ -46,6 +50,17 @@ impl GuardError {
             _ => None,
         }
     }
+}
+
+/// Tells whether the guard that answered so is understood.
+///
+/// # Errors
+/// It speaks another version.
+pub fn understood(status: Status) -> Result<Status, GuardError> {
+    if is_spoken(status.version) {
+        return Ok(status);
+    }
+    Err(GuardError::OtherVersion { pid: status.pid, version: status.version })
 }
 
 /// Builds the ask that says hello for the calling process.
@@ -359,6 +374,11 @@ impl Link {
     pub async fn stop(&self, mode: StopMode, limit: Duration) -> Result<Status, GuardError> {
         let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         self.ask(Request::Stop { mode, limit_ms }, PROMPT).await
+    }
+
+    /// Has the guard become another program; that one answers.
+    pub async fn upgrade(&self, program: String) -> Result<Status, GuardError> {
+        self.ask(Request::Upgrade { program }, BEGIN).await
     }
 
     pub async fn watchdog(&self, settings: WatchdogSettings) -> Result<Status, GuardError> {

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::cluster::control_file::ControlState;
 use crate::guard::protocol::{Gate, Margins, Refusal, StopMode};
 use crate::sys::clock::Tick;
@@ -20,7 +22,8 @@ pub(super) const CALM_LOOK: Duration = Duration::from_millis(3_000);
 pub(super) const BLIND_LOOK: Duration = Duration::from_millis(1_000);
 
 /// What was promised about the lease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Arm {
     /// Nothing may become writable; what is writable has until `deadline`.
     Shut { deadline: Tick, margins: Margins },
@@ -160,7 +163,8 @@ impl Arm {
 }
 
 /// How the running server came to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Origin {
     /// This guard started it to be writable, or promoted it.
     Primary,

@@ -21,4 +21,5 @@ pub mod serve;
 mod server;
 mod sight;
 mod stages;
+pub mod succession;
 mod watchdog;

@@ -82,6 +82,9 @@ pub enum Request {
     Stop { mode: StopMode, limit_ms: u64 },
     /// Says which watchdog device is to be fed, and how.
     Watchdog(WatchdogSettings),
+    /// Executes `program` in the guard's place, with the guard's own arguments: the same process, so the same parent of
+    /// the server, under the same promise. The program that takes over answers.
+    Upgrade { program: String },
     /// Says whether this guard is a fence (`guard.mode`). Off, no deadline stops a server, and the watchdog is fed with
     /// each `arm` and not in between: both are the agent's, by Patroni's rules.
     Fence { on: bool },
@@ -228,6 +231,10 @@ pub enum Refusal {
     Failed { what: String, problem: String },
     #[error("the guard is ending")]
     Ending,
+    #[error("the guard speaks versions {oldest} to {newest} of its protocol; upgrade the older of the two")]
+    OtherVersion { oldest: u32, newest: u32 },
+    #[error("a server is being stopped; ask again when that is done")]
+    Stopping,
     /// The guard is older than this verb, or the client older than this reason.
     #[error("the guard speaks another version of its protocol; upgrade the older of the two")]
     #[serde(other)]

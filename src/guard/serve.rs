@@ -2,6 +2,8 @@
 //!
 //! Start at [`Guard::turn`]: what woke it is handled first, then [`Guard::look`] applies the rule to what is there.
 
+use std::convert::Infallible;
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -17,7 +19,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, alarm};
 
 use crate::guard::agents::{Agents, SEATS};
 use crate::guard::gate::{Arm, BLIND_LOOK, CALM_LOOK, Origin, Posture, Sight, Verdict};
@@ -28,11 +30,13 @@ use crate::guard::packet;
 use crate::guard::place::Place;
 use crate::guard::protect::{Protection, protect};
 use crate::guard::protocol::{
-    Margins, Refusal, Request, ServerExit, ServerStatus, StartAs, Status, StopMode, VERSION, WatchdogSettings,
+    Margins, OLDEST, Refusal, Request, ServerExit, ServerStatus, StartAs, Status, StopMode, VERSION,
+    WatchdogSettings, is_spoken,
 };
 use crate::guard::server::{Order, Server, open_pidfd, write_promote_file};
 use crate::guard::sight::DataDir;
 use crate::guard::stages::{self, Progress};
+use crate::guard::succession::{Birth, Legacy, Received};
 use crate::guard::watchdog::Watchdog;
 use crate::sys::clock::{self, Tick};
 use crate::sys::service_manager::ServiceManager;
@@ -49,6 +53,10 @@ const FIRST_AGENT_LIMIT: Duration = Duration::from_secs(60);
 
 /// A stop that was asked for in the next milder mode has so long once its own limit has passed.
 const NEXT_MODE_LIMIT: Duration = Duration::from_secs(5);
+
+/// A program that takes over has at least so long before the first stage of a stop, and at most the other.
+const SUCCESSION_TIME: Duration = Duration::from_secs(2);
+const SUCCESSION_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long a fast stop may take when the guard itself is told to end.
 const ENDING_LIMIT: Duration = Duration::from_secs(60);
@@ -88,9 +96,11 @@ fn cannot(what: impl Into<String>) -> impl FnOnce(io::Error) -> ServeError {
 ///
 /// # Errors
 /// Another guard does already, or the system refuses something that it cannot do without.
-pub fn serve(options: &Options, ready: impl FnOnce()) -> Result<(), ServeError> {
-    let _lock = lock(&options.place.lock)?;
-    let mut guard = Guard::new(options)?;
+pub fn serve(options: &Options, birth: Birth, ready: impl FnOnce()) -> Result<(), ServeError> {
+    let mut guard = match birth {
+        Birth::Successor(Some(received)) => Guard::resume(options, *received)?,
+        Birth::New | Birth::Successor(None) => Guard::new(options)?,
+    };
     ready();
     while guard.turn().map_err(cannot("wait"))? {}
     guard.manager.ending();
@@ -126,6 +136,8 @@ struct Plan {
 #[derive(Debug)]
 struct Guard {
     options: Options,
+    /// Of this data directory, for as long as this guard is.
+    lock: Flock<File>,
     data: DataDir,
     instance: Instance,
     listener: OwnedFd,
@@ -155,20 +167,62 @@ struct Guard {
 
 impl Guard {
     fn new(options: &Options) -> Result<Guard, ServeError> {
+        let lock = lock(&options.place.lock)?;
+        let listener = packet::serve(&options.place.socket)
+            .map_err(cannot(format!("listen on {}", options.place.socket.display())))?;
+        let mut guard = Guard::assemble(options, lock, listener)?;
+        if let Some(settings) = &options.watchdog {
+            guard.watchdog.set(settings.clone());
+        }
+        guard.adopt();
+        if guard.server.is_some() {
+            guard.arm = Arm::Shut { deadline: clock::now() + ADOPTION_GRACE, margins: Margins::SHORTEST };
+        }
+        guard.manager.ready();
+        say!(
+            "guards {} at {}; control group: {}; lacks: {}",
+            guard.data.path.display(),
+            options.place.socket.display(),
+            guard.group.as_ref().map_or_else(ToString::to_string, |_| "its own".into()),
+            guard.protection.lacking.join(", ")
+        );
+        Ok(guard)
+    }
+
+    /// Goes on where the program before left off, and answers who asked for this.
+    fn resume(options: &Options, received: Received) -> Result<Guard, ServeError> {
+        let Received { lock, listener, agents, asked, watchdog, arm, server, last_exit, fence_off, .. } =
+            received;
+        let mut guard = Guard::assemble(options, lock, listener)?;
+        guard.nobody_left = server.is_none();
+        guard.protection.oom_score = received.oom_score.and_then(|text| CString::new(text).ok());
+        guard.idle_since = received.idle_since;
+        guard = Guard { agents, watchdog, arm, server, last_exit, fence_off, ..guard };
+        guard.posture = guard.see().posture();
+        guard.manager.ready();
+        say!("goes on in the program of version {}", env!("CARGO_PKG_VERSION"));
+        let (seat, id) = asked;
+        let status = guard.status(clock::now());
+        guard.agents.answer(seat, id, None, status);
+        Ok(guard)
+    }
+
+    /// Makes a guard that knows of nothing yet.
+    fn assemble(options: &Options, lock: Flock<File>, listener: OwnedFd) -> Result<Guard, ServeError> {
         let manager = ServiceManager::from_environment();
         let signals = block_signals().map_err(cannot("block signals"))?;
         let protection = protect();
         let data = DataDir::new(&options.data_dir).map_err(cannot("watch files"))?;
         let instance = Instance::new(&data.path, &options.server).map_err(cannot("open /proc"))?;
-        let listener = packet::serve(&options.place.socket)
-            .map_err(cannot(format!("listen on {}", options.place.socket.display())))?;
         let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)
             .map_err(io::Error::from)
             .map_err(cannot("make a timer"))?;
-        let now = clock::now();
-        let mut guard = Guard {
+        // Set by the program before, for the case that this one does not come so far.
+        let _left = alarm::cancel();
+        Ok(Guard {
             group: Group::make("instance"),
             options: options.clone(),
+            lock,
             data,
             instance,
             listener,
@@ -188,25 +242,9 @@ impl Guard {
             fence_off: false,
             posture: Posture::Nobody,
             ending: false,
-            idle_since: now + FIRST_AGENT_LIMIT,
+            idle_since: clock::now() + FIRST_AGENT_LIMIT,
             told: None,
-        };
-        if let Some(settings) = &options.watchdog {
-            guard.watchdog.set(settings.clone());
-        }
-        guard.adopt();
-        if guard.server.is_some() {
-            guard.arm = Arm::Shut { deadline: now + ADOPTION_GRACE, margins: Margins::SHORTEST };
-        }
-        guard.manager.ready();
-        say!(
-            "guards {} at {}; control group: {}; lacks: {}",
-            guard.data.path.display(),
-            options.place.socket.display(),
-            guard.group.as_ref().map_or_else(ToString::to_string, |_| "its own".into()),
-            guard.protection.lacking.join(", ")
-        );
-        Ok(guard)
+        })
     }
 
     /// Looks, then waits for the next thing, then handles it. Returns false when there is nothing left to guard.
@@ -469,6 +507,7 @@ impl Guard {
     fn hear(&mut self, seat: usize) {
         while let Some(heard) = self.agents.hear(seat) {
             let refusal = match heard.request {
+                Some(Request::Upgrade { program }) => self.upgrade(seat, heard.id, Path::new(&program)).err(),
                 Some(request) => self.obey(seat, request).err(),
                 None => Some(Refusal::UnknownVerb),
             };
@@ -487,8 +526,8 @@ impl Guard {
         match request {
             Request::Status => return Ok(()),
             Request::Hello { version, pid, hold } => {
-                if version == 0 {
-                    return Err(Refusal::UnknownVerb);
+                if !is_spoken(version) {
+                    return Err(Refusal::OtherVersion { oldest: OLDEST, newest: VERSION });
                 }
                 let status = self.status(now);
                 return self.agents.serve(seat, pid, hold, status);
@@ -499,7 +538,8 @@ impl Guard {
             return Err(Refusal::Ending);
         }
         match request {
-            Request::Status | Request::Hello { .. } => Ok(()),
+            // Those that have been answered, and the one that needs to know who asks.
+            Request::Status | Request::Hello { .. } | Request::Upgrade { .. } => Ok(()),
             Request::Arm { deadline, margins, lease, sent } => {
                 let armed = self.arm.armed(deadline, margins, lease, sent, now)?;
                 self.watchdog.activate(now).map_err(|problem| Refusal::WatchdogUnusable { problem })?;
@@ -548,6 +588,52 @@ impl Guard {
                 Ok(())
             }
         }
+    }
+
+    /// Becomes `program`. Returns only if this one goes on.
+    ///
+    /// Whatever stands in the new program's way, the promise is kept: an alarm that outlives the exec ends this process
+    /// before the first stage, and the server with it.
+    fn upgrade(&mut self, seat: usize, id: u64, program: &Path) -> Result<Infallible, Refusal> {
+        self.agents.is_served(seat)?;
+        let under_way = self.plan.is_some()
+            || self.progress.reached().is_some()
+            || (self.server.is_none() && !self.nobody_left);
+        if self.ending || under_way {
+            return Err(if self.ending { Refusal::Ending } else { Refusal::Stopping });
+        }
+        let now = clock::now();
+        let limit = match self.arm {
+            Arm::Armed { deadline, margins, .. } | Arm::Shut { deadline, margins }
+                if self.posture == Posture::Writable && !self.fence_off =>
+            {
+                let left = (deadline - margins.fast()).since(now);
+                if left < SUCCESSION_TIME {
+                    return Err(Refusal::TooLate { deadline, now });
+                }
+                left.min(SUCCESSION_LIMIT)
+            }
+            Arm::Armed { .. } | Arm::Shut { .. } | Arm::Released => SUCCESSION_LIMIT,
+        };
+        say!("becomes {}", program.display());
+        let legacy = Legacy {
+            lock: &self.lock,
+            listener: &self.listener,
+            agents: &self.agents,
+            asked: (seat, id),
+            watchdog: &self.watchdog,
+            arm: self.arm,
+            server: self.server.as_ref(),
+            last_exit: self.last_exit,
+            fence_off: self.fence_off,
+            idle_since: self.idle_since,
+            oom_score: self.protection.oom_score.as_ref().map(|score| score.to_string_lossy().into_owned()),
+        };
+        alarm::set(u32::try_from(limit.as_secs()).unwrap_or(u32::MAX));
+        let error = legacy.execute(program);
+        let _left = alarm::cancel();
+        let what = format!("execute {}", program.display());
+        Err(Refusal::Failed { what, problem: error.to_string() })
     }
 
     fn start(
@@ -719,7 +805,8 @@ fn block_signals() -> io::Result<SignalFd> {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD, Signal::SIGPIPE] {
         set.add(signal);
     }
-    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None)?;
+    // Exactly these: the program before may have blocked more.
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&set), None)?;
     Ok(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
 }
 

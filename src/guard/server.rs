@@ -33,7 +33,7 @@ pub(super) struct Server {
 }
 
 /// Tells one writing of a file from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Stamp {
     pub(super) inode: u64,
     pub(super) modified: (i64, i64),

@@ -6,16 +6,18 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
 use nix::libc;
 use nix::unistd::AccessFlags;
+use serde::{Deserialize, Serialize};
 
 use crate::guard::gate::{Arm, Posture};
 use crate::guard::protocol::{WatchdogDriver, WatchdogMode, WatchdogSettings, WatchdogStatus};
 use crate::sys::clock::Tick;
+use crate::sys::successor::{Estate, Inherited};
 
 /// Food comes at least so often within the device's timeout.
 const MEALS: u32 = 4;
@@ -64,7 +66,38 @@ struct Device {
     timeout: Duration,
 }
 
+/// The device as the next program takes it over: open, and as hungry as it is.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Leash {
+    settings: Option<WatchdogSettings>,
+    device: Option<RawFd>,
+    timeout_ms: u64,
+    problem: Option<String>,
+    fed: Tick,
+}
+
 impl Watchdog {
+    /// Gives the device to the next program. Closed without the magic word, it would reset the host.
+    pub(super) fn give(&self, estate: &mut Estate) -> io::Result<Leash> {
+        let device = self.device.as_ref();
+        Ok(Leash {
+            settings: self.settings.clone(),
+            device: device.map(|device| estate.give(device.file.as_fd())).transpose()?,
+            timeout_ms: device
+                .map_or(0, |device| u64::try_from(device.timeout.as_millis()).unwrap_or(u64::MAX)),
+            problem: self.problem.clone(),
+            fed: self.fed,
+        })
+    }
+
+    /// Takes the device over from the program before.
+    pub(super) fn take(leash: Leash, inherited: &mut Inherited) -> Watchdog {
+        let Leash { settings, device, timeout_ms, problem, fed } = leash;
+        let file = device.and_then(|number| inherited.take(number)).map(File::from);
+        let device = file.map(|file| Device { file, timeout: Duration::from_millis(timeout_ms) });
+        Watchdog { settings, device, problem, fed, looked: Tick(0) }
+    }
+
     /// Takes new settings. An open device is given the new timeout, or closed by the next [`Watchdog::look`].
     pub(super) fn set(&mut self, settings: WatchdogSettings) {
         if self.settings.as_ref() == Some(&settings) {

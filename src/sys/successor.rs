@@ -14,7 +14,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use serde::{Deserialize, Serialize};
 
 /// Names the process that is meant, so that none of its children takes the document for its own, and the descriptor.
@@ -49,7 +49,7 @@ impl Estate {
     }
 
     /// Executes `program` in place of this one, with `arguments` (the first is its name) and this estate. Signals that
-    /// come meanwhile wait for [`unblock_signals`]. Returns only if it failed.
+    /// come meanwhile, but for an alarm, wait for [`unblock_signals`]. Returns only if it failed.
     pub fn execute(
         mut self,
         program: &Path,
@@ -59,10 +59,9 @@ impl Estate {
     ) -> io::Error {
         match self.prepare(program, arguments, version, body) {
             Ok((program, arguments, environment)) => {
-                let mut before = SigSet::empty();
-                if let Err(errno) =
-                    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))
-                {
+                let (mut before, mut waiting) = (SigSet::empty(), SigSet::all());
+                waiting.remove(Signal::SIGALRM);
+                if let Err(errno) = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&waiting), Some(&mut before)) {
                     return errno.into();
                 }
                 let error =
@@ -238,6 +237,6 @@ mod tests {
         assert_eq!(nix::unistd::read(&reader, &mut [0; 1]), Ok(0), "the copy is closed");
         let mut mask = SigSet::all();
         sigprocmask(SigmaskHow::SIG_BLOCK, None, Some(&mut mask)).unwrap();
-        assert!(!mask.contains(nix::sys::signal::Signal::SIGTERM));
+        assert!(!mask.contains(Signal::SIGTERM));
     }
 }

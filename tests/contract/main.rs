@@ -2,4 +2,5 @@
 
 mod expressions;
 mod fuzz;
+mod guard_protocol;
 mod shipped_roles;

@@ -92,6 +92,16 @@ impl Bed {
         copy
     }
 
+    /// Puts a changed copy of the binary into the test's folder.
+    pub fn install(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
+        let mut bytes = std::fs::read(self.binary()).unwrap();
+        change(&mut bytes);
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
     pub fn guard_command(&self, more: &[&str]) -> Command {
         let binary = self.binary().display().to_string();
         let data = self.data.display().to_string();

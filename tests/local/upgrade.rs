@@ -22,6 +22,8 @@ const HANDED: &str = "the lease is handed over";
 #[derive(Debug, PartialEq, Eq)]
 struct Leadership {
     agent: i32,
+    /// The parent of the postmaster.
+    guard: Option<i32>,
     postmaster: Option<i32>,
     timeline: String,
     /// Of the leader key: name, lease, create revision.
@@ -31,9 +33,12 @@ struct Leadership {
 impl Leadership {
     fn of(agents: &Agents, name: &str) -> Leadership {
         let timeline = "SELECT timeline_id FROM pg_control_checkpoint()";
+        let postmaster = agents.postmaster(name);
+        let parent = children::list().into_iter().find(|seen| Some(seen.pid) == postmaster);
         Leadership {
             agent: agents.agent_pid(name).as_raw(),
-            postmaster: agents.postmaster(name),
+            guard: parent.map(|seen| seen.parent),
+            postmaster,
             timeline: agents.sql(name, timeline).expect("the primary answers"),
             key: leader_key(agents),
         }
@@ -168,11 +173,13 @@ fn a_leader_is_upgraded_under_load_and_a_broken_program_is_refused() {
     install(&agents, &good);
     upgrade(&agents, "a");
     assert_eq!(agents.get("a", "/upgrade")["agent"]["current"], true);
+    within(SLOW, "the guard comes along", || agents.get("a", "/upgrade")["guard"]["current"] == true);
     install(&agents, &good);
     assert_eq!(agents.get("a", "/upgrade")["agent"]["current"], false);
     assert_eq!(agents.http("a", "POST", "/upgrade", "").expect("an answer").0, 202);
     within(SLOW, "the new program runs", || is_current(&agents, "a"));
     within(SLOW, "it leads", || agents.status("a", "/primary") == Some(200));
+    within(SLOW, "the guard comes along", || agents.get("a", "/upgrade")["guard"]["current"] == true);
     assert_eq!(load.end(), Vec::<String>::new());
     assert_eq!(Leadership::of(&agents, "a"), before);
 
@@ -190,6 +197,13 @@ fn a_leader_is_upgraded_under_load_and_a_broken_program_is_refused() {
         (after.postmaster, after.timeline, after.key),
         (before.postmaster, before.timeline, before.key)
     );
+
+    // The guard that was upgraded twice still ends what nobody leads.
+    agents.kill_agent("a");
+    within(SLOW, "another member leads", || {
+        ["b", "c"].iter().any(|name| agents.status(name, "/primary") == Some(200))
+    });
+    assert_eq!(agents.sql("a", "INSERT INTO w VALUES (2)"), None, "the old primary takes no write");
 }
 
 /// Executes an agent with a hand-over of a version that nobody knows, and the listening socket in it.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::guard::client::{GuardError, Link};
+use crate::guard::client::{GuardError, Link, understood};
 use crate::guard::protocol::{Hold, Refusal, Request, Status};
 use crate::sys::successor::Estate;
 
@@ -95,7 +95,7 @@ impl Gate {
         }
         let link = Link::connect(&self.inner.socket)?;
         let hold = *self.inner.hold.lock().unwrap_or_else(PoisonError::into_inner);
-        let status = link.ask(crate::guard::client::hello(hold), PROMPT).await?;
+        let status = understood(link.ask(crate::guard::client::hello(hold), PROMPT).await?)?;
         self.remember(status);
         *slot = Some(link.clone());
         Ok(link)
