@@ -12,7 +12,8 @@ use keddah::etcd::{Client, Config, TlsFiles};
 use keddah::postgres::query::{self, Host, Target};
 use keddah::sys::children;
 use keddah::sys::secret::Secret;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::agents::{Agents, SLOW, within};
 
@@ -187,8 +188,11 @@ fn a_leader_is_upgraded_under_load_and_a_broken_program_is_refused() {
     install(&agents, b"#!/bin/sh\nexec sleep 60\n");
     agents.signal_agent("a", Signal::SIGUSR2);
     let sleeping = |seen: &children::Seen| seen.parent == before.agent && seen.program() == Some("sleep");
-    within(SLOW, "the check runs", || children::list().iter().any(sleeping));
+    let check = || children::list().into_iter().find(sleeping);
+    within(SLOW, "the check runs", || check().is_some());
+    let check = Pid::from_raw(check().expect("it runs").pid);
     agents.kill_agent("a");
+    kill(check, Signal::SIGKILL).unwrap();
     install(&agents, &good);
     agents.start_agent("a");
     within(SLOW, "the next agent leads", || agents.status("a", "/primary") == Some(200));
