@@ -342,6 +342,9 @@ fn one_guard_serves_one_agent_and_the_newer_leadership_wins() {
     assert_eq!(second.status.code(), Some(1));
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(said.contains(&format!("pid {}", bed.guard_pid())), "{said}");
+    let stranger = Request::Hello { version: 99, pid: 1, hold: None };
+    let refused = bed.visitor().ask(stranger).unwrap_err();
+    assert_eq!(refused, Refusal::OtherVersion { oldest: OLDEST, newest: VERSION });
 
     let mut old = bed.agent_with(10).unwrap();
     let busy = bed.agent_with(9).err();
@@ -354,10 +357,6 @@ fn one_guard_serves_one_agent_and_the_newer_leadership_wins() {
 
     kill(bed.guard_pid(), Signal::SIGTERM).unwrap();
     bed.guard_ends();
-
-    let stranger = Request::Hello { version: 99, pid: 1, hold: None };
-    let refused = bed.visitor().ask(stranger).unwrap_err();
-    assert_eq!(refused, Refusal::OtherVersion { oldest: OLDEST, newest: VERSION });
 }
 
 #[test]
