@@ -82,6 +82,7 @@ impl Agent {
             peers: self.peers.clone(),
             job: self.jobs.report(),
             preflight: self.server.preflights.report(),
+            oldest_wal: self.observer.oldest_wal.borrow().clone(),
             outcomes: self.outcomes.clone(),
             requests: Requests {
                 stop: self.signals.stop.load(Ordering::Relaxed),

@@ -51,6 +51,8 @@ pub struct View {
     pub job: Option<JobReport>,
     /// The preparation of a hand-over: the one under way, or the last one.
     pub preflight: Option<Preflight>,
+    /// What another member's server keeps of its WAL, as it was last asked.
+    pub oldest_wal: Option<OldestWal>,
     /// What became of the actions of the last decision, in their order. The snapshot, if it is of this look, is at
     /// least as new as any of them.
     pub outcomes: Vec<Outcome>,
@@ -353,6 +355,8 @@ pub struct Control {
     pub bootstrap_unfinished: bool,
     /// It was made by the user's program: its first start may lead through a recovery that ends by itself.
     pub restored: bool,
+    /// A rewind from a leader on this timeline was begun and has not ended: the data is half written.
+    pub half_rewound: Option<Timeline>,
 }
 
 /// The state that pg_control records.
@@ -517,6 +521,14 @@ pub enum Configuration {
     Differs,
 }
 
+/// Where the WAL begins that a member's server has.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct OldestWal {
+    pub member: MemberName,
+    pub asked: Tick,
+    pub lsn: Lsn,
+}
+
 /// What the other members answered when they were last asked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Peers {
@@ -568,8 +580,8 @@ pub enum Job {
     CloneRemote,
     /// The WAL file of a shutdown checkpoint is archived by hand: the server that wrote it archives it no more.
     ArchiveLast { checkpoint: Lsn },
-    /// pg_rewind against `source`, the running leader.
-    Rewind { source: MemberName },
+    /// pg_rewind against `source`, the running leader on this timeline.
+    Rewind { source: MemberName, timeline: Timeline },
     /// Single-user start and stop, so that a crashed primary's WAL has an end that pg_rewind can read.
     CrashRecovery,
 }
@@ -648,6 +660,7 @@ pub enum Deed {
     SetSyncNames,
     KeepSlots,
     FetchSlots,
+    AskForWal,
     Checkpoint,
     Preflight,
     ApplyConfiguration,

@@ -422,6 +422,25 @@ impl Session {
         Ok(history::parse(&text.ok_or(QueryError::Unreadable("a timeline's history"))?))
     }
 
+    /// Returns from where on the server has WAL.
+    ///
+    /// # Errors
+    /// It did not answer, or this user may not list its files.
+    pub async fn oldest_wal(&self) -> Result<Lsn, QueryError> {
+        let statement = "SELECT pg_catalog.min(pg_catalog.substr(name, 9)),
+                pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size'))
+            FROM pg_catalog.pg_ls_dir('pg_wal', true, false) AS name WHERE name ~ '^[0-9A-F]{24}$'";
+        let row = self.rows(statement).await?.into_iter().next().unwrap_or_default();
+        let mut values = row.into_iter().flatten();
+        let oldest = values.next().zip(values.next()).and_then(|(name, bytes)| {
+            let (log, segment) = name.split_at_checked(8)?;
+            let bytes: u64 = bytes.parse().ok()?;
+            let log = u64::from_str_radix(log, 16).ok()?;
+            Some(Lsn(log << 32 | u64::from_str_radix(segment, 16).ok()?.checked_mul(bytes)?))
+        });
+        oldest.ok_or(QueryError::Unreadable("the names of WAL files"))
+    }
+
     /// Tells whether the connection is still there, without asking the server.
     pub fn is_open(&self) -> bool {
         !self.client.is_closed()

@@ -1,6 +1,6 @@
 //! Whether a server that was left behind has WAL that the cluster does not have, and taking it back.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cluster::{History, Lsn, Timeline};
@@ -154,6 +154,37 @@ fn forget_archive_status(data_dir: &Path) -> Result<(), FileError> {
     Ok(())
 }
 
+/// The beginning of the name of the mark that data has while a rewind is at work on it; the source's timeline follows.
+const MARK: &str = "keddah.rewind-";
+
+fn mark(data_dir: &Path, timeline: Timeline) -> PathBuf {
+    data_dir.join(format!("{MARK}{}", timeline.0))
+}
+
+/// Marks data that a rewind from this timeline is about to write. Half written, it must never be started.
+///
+/// The mark is a pipe: pg_rewind removes every file, folder and link that its source lacks, and sees nothing else.
+///
+/// # Errors
+/// The folder may not be written.
+pub fn begin(data_dir: &Path, timeline: Timeline) -> Result<(), FileError> {
+    files::make_pipe(&mark(data_dir, timeline))
+}
+
+/// Takes the mark away: the rewind has ended well.
+///
+/// # Errors
+/// The folder may not be written.
+pub fn finish(data_dir: &Path, timeline: Timeline) -> Result<(), FileError> {
+    files::remove(&mark(data_dir, timeline))
+}
+
+/// Returns the timeline from which a rewind was begun on this data and not ended; the highest of several.
+pub fn half_done(data_dir: &Path) -> Option<Timeline> {
+    let names = files::list(data_dir).unwrap_or_default();
+    names.iter().filter_map(|name| name.to_str()?.strip_prefix(MARK)?.parse().ok()).map(Timeline).max()
+}
+
 /// Takes back what diverged, up to `limit` long. Blocks: run it on a thread of its own.
 ///
 /// With `restore_command` set, missing segments of the own WAL are fetched by it.
@@ -211,6 +242,19 @@ mod tests {
         }
         let gap = history(&[(2, 100)]);
         assert_eq!(need(Timeline(1), End::Replayed(Lsn(1)), Timeline(3), &gap), Need::Yes, "no ancestor");
+    }
+
+    #[test]
+    fn a_rewind_leaves_its_mark_until_it_has_ended() {
+        let temp = tempfile::tempdir().unwrap();
+        assert_eq!(half_done(temp.path()), None);
+
+        begin(temp.path(), Timeline(7)).unwrap();
+        begin(temp.path(), Timeline(7)).unwrap();
+        assert_eq!(half_done(temp.path()), Some(Timeline(7)));
+
+        finish(temp.path(), Timeline(7)).unwrap();
+        assert_eq!(half_done(temp.path()), None);
     }
 
     #[test]

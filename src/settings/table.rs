@@ -187,7 +187,7 @@ pub const SETTINGS: &[Setting] = &[
     postgres(switch(
         "postgresql.remove_data_directory_on_diverged_timelines",
         "off",
-        "Whether a diverged member may be copied anew where pg_rewind cannot be used.",
+        "Whether a member that diverged where pg_rewind cannot be used, or for which no WAL is left, may be copied anew.",
     )),
 ];
 

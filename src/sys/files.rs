@@ -351,6 +351,19 @@ pub fn hard_link(target: &Path, path: &Path) -> Result<(), FileError> {
     sync_folder(&parent(path))
 }
 
+/// Makes a named pipe that only its owner may use; one that is there is left.
+///
+/// # Errors
+/// Something else is there, or the folder may not be written.
+pub fn make_pipe(path: &Path) -> Result<(), FileError> {
+    if stat(path)?.is_some_and(|found| found.kind == FileKind::Fifo) {
+        return Ok(());
+    }
+    let mode = nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR;
+    nix::unistd::mkfifo(path, mode).map_err(|errno| refused("make the pipe", path)(errno.into()))?;
+    sync_folder(&parent(path))
+}
+
 /// Sets the times of a file to the present, and makes it empty if it is not there.
 ///
 /// # Errors

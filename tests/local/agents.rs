@@ -21,7 +21,7 @@ use crate::ports;
 /// Names 127.0.0.1, and is an authority.
 const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/sys/tls/fixtures/self-signed-ca.pem");
 
-const BIN_DIR: &str = "/usr/lib/postgresql/15/bin";
+pub const BIN_DIR: &str = "/usr/lib/postgresql/15/bin";
 
 pub const NAMES: [&str; 3] = ["a", "b", "c"];
 

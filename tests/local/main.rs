@@ -20,6 +20,7 @@ mod mixed;
 mod patronictl;
 mod ports;
 mod postgres;
+mod rejoin;
 mod ssh;
 mod sshd;
 mod upgrade;

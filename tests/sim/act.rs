@@ -3,6 +3,7 @@
 use keddah::agent::decide::action::ExitStatus;
 use keddah::agent::decide::{Action, decide};
 use keddah::agent::view::*;
+use keddah::cluster::{Lsn, MemberName};
 use keddah::settings::Settings;
 
 use crate::etcd::{Request, is_etcds};
@@ -156,6 +157,7 @@ impl World {
                 Verdict::Done
             }
             Action::FetchSlots { .. } => Verdict::Failed,
+            Action::AskForWal { source } => self.ask_for_wal(host, source),
             Action::KeepSlots { create, drop, .. } => {
                 let Some(disk) = &mut self.hosts[host].postgres.disk else { return Verdict::Failed };
                 disk.slots.extend(create.into_keys());
@@ -220,6 +222,20 @@ impl World {
             Action::Checkpoint | Action::ApplyConfiguration | Action::Callback { .. } => Verdict::Done,
             other => panic!("{:?} is etcd's", other.deed()),
         }
+    }
+
+    fn ask_for_wal(&mut self, host: usize, source: MemberName) -> Verdict {
+        let serves = self.hosts.iter().position(|h| h.name == source).filter(|up| {
+            let postgres = &self.hosts[*up].postgres;
+            let runs = matches!(postgres.process, Process::Running(_)) && postgres.hung_since.is_none();
+            runs && self.hosts[*up].live() && self.network.both_ways(host, *up)
+        });
+        let asked = self.hosts[host].tick(self.now);
+        let h = &mut self.hosts[host];
+        let (Some(_), Some(disk)) = (serves, &h.postgres.disk) else { return Verdict::Failed };
+        let lsn = if h.postgres.lacks_wal { Lsn(disk.end().0 + 1) } else { Lsn(0) };
+        h.oldest_wal = Some(OldestWal { member: source, asked, lsn });
+        Verdict::Done
     }
 
     fn start_primary(&mut self, host: usize, fence: Fence) -> Verdict {

@@ -98,6 +98,7 @@ pub struct Host {
     pub postgres: Postgres,
     pub job: Option<JobReport>,
     pub preflight: Option<Preflight>,
+    pub oldest_wal: Option<OldestWal>,
     pub job_number: u64,
     /// The host's clock beside the true one, in ms.
     pub clock_ahead: u64,
@@ -129,6 +130,7 @@ impl Host {
             postgres: Postgres::new(),
             job: None,
             preflight: None,
+            oldest_wal: None,
             job_number: 0,
             clock_ahead,
             wall_ahead: 0,

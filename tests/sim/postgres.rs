@@ -89,6 +89,7 @@ impl Disk {
             recovery_signal: self.recovery_signal,
             bootstrap_unfinished: self.bootstrap_unfinished,
             restored: false,
+            half_rewound: None,
         }
     }
 
@@ -165,6 +166,8 @@ pub struct Postgres {
     pub deaf: bool,
     /// Replays one record in so many chances.
     pub slow_replay: bool,
+    /// Nobody has the WAL that it needs next; a copy has.
+    pub lacks_wal: bool,
     /// The next starts take this long.
     pub start_takes: Option<u64>,
     /// Starts that fail.
@@ -188,6 +191,7 @@ impl Postgres {
             waiting: Vec::new(),
             deaf: false,
             slow_replay: false,
+            lacks_wal: false,
             start_takes: None,
             broken_starts: 0,
             stop_takes: None,

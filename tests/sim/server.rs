@@ -175,7 +175,7 @@ impl World {
             Job::Clone { source, .. } => self.copy_from(host, source, false),
             Job::Restore | Job::CloneRemote => false,
             Job::PrePromote { .. } | Job::ArchiveLast { .. } => true,
-            Job::Rewind { source } => self.copy_from(host, source, true),
+            Job::Rewind { source, .. } => self.copy_from(host, source, true),
             Job::CrashRecovery => {
                 let id = self.next_record();
                 let disk = self.hosts[host].postgres.disk.as_mut().unwrap();
@@ -220,6 +220,7 @@ impl World {
         disk.slots.clear();
         let postgres = &mut self.hosts[host].postgres;
         postgres.disk = Some(disk);
+        postgres.lacks_wal = false;
         postgres.unfinished = false;
         postgres.process = Process::Stopped;
         true

@@ -174,6 +174,10 @@ fn tell(text: &str) -> Told {
                 let f = Fault::BreakStarts { host: at(1), times: times.parse().unwrap() };
                 world.fault(f);
             }
+            ["recycle", _] => {
+                let h = at(1);
+                world.hosts[h].postgres.lacks_wal = true;
+            }
             ["terminate", _] => {
                 let f = Fault::Terminate { host: at(1) };
                 world.fault(f);
@@ -226,6 +230,9 @@ fn until(world: &mut World, words: &[&str]) -> String {
     let start = world.now;
     let held = match words {
         ["whole"] => world.run_until(limit, World::whole),
+        ["leader", "other", "than", name] => {
+            world.run_until(limit, |w| w.leader().is_some_and(|l| l.as_str() != *name))
+        }
         ["leader", name] => world.run_until(limit, |w| w.leader().is_some_and(|l| l.as_str() == *name)),
         other => panic!("no condition `{}`", other.join(" ")),
     };

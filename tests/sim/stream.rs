@@ -51,6 +51,7 @@ impl World {
         );
         let serves =
             sends && u.live() && u.postgres.hung_since.is_none() && self.network.both_ways(replica, up);
+        let serves = serves && !self.hosts[replica].postgres.lacks_wal;
         let (Some(theirs), Some(mine), true) =
             (&u.postgres.disk, &self.hosts[replica].postgres.disk, serves && up != replica)
         else {

@@ -55,6 +55,7 @@ impl World {
             peers: agent.peers.clone(),
             job: h.job.clone(),
             preflight: h.preflight.clone(),
+            oldest_wal: h.oldest_wal.clone(),
             outcomes: agent.outcomes.clone(),
             requests: agent.requests.clone(),
         }

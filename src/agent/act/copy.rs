@@ -1,6 +1,6 @@
 //! How a data directory is filled: by the methods of the configuration, in their order.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::agent::act::job::{COPY_LIMIT, JobError, Work, ended_well};
 use crate::agent::act::postgres::write_passfile;
@@ -52,11 +52,22 @@ impl Work {
         let data_dir = instance.data_dir();
         let built_in = method.name == BASEBACKUP;
         let keeps = method.keep_data && !built_in;
+        let mut options = instance.basebackup_options();
         if !keeps && (replaces || !is_vacant(data_dir)) {
+            let wal = link_of(&data_dir.join("pg_wal"));
+            for folder in tablespaces(data_dir) {
+                files::remove(&folder)?;
+            }
+            if let Some(wal) = &wal {
+                empty(wal)?;
+            }
             empty(data_dir)?;
+            // A separate folder for WAL stays one.
+            if let Some(wal) = wal.filter(|_| !options.iter().any(|(name, _)| name == "waldir")) {
+                options.push(("waldir".to_owned(), Some(wal.display().to_string())));
+            }
         }
         if let (true, Some(source)) = (built_in, source) {
-            let options = instance.basebackup_options();
             basebackup::copy(&instance.installation, data_dir, source, &options, COPY_LIMIT)?;
             return Ok(());
         }
@@ -120,6 +131,27 @@ impl Work {
 /// Makes a server in recovery leave it; one that was copied along must not.
 const PROMOTE_FILE: &str = "promote";
 
+/// Returns where a link points; None: it is none.
+fn link_of(path: &Path) -> Option<PathBuf> {
+    let target = files::stat(path).ok()??.target?;
+    target.is_absolute().then_some(target)
+}
+
+/// Returns the folders outside a data directory that hold its tablespaces: in each the one of its own version, for
+/// servers of other versions may use the same tablespace.
+fn tablespaces(data_dir: &Path) -> Vec<PathBuf> {
+    let version = files::read(&data_dir.join("PG_VERSION")).unwrap_or_default();
+    let own = format!("PG_{}_", String::from_utf8_lossy(&version).trim());
+    let folder = data_dir.join("pg_tblspc");
+    let links = files::list(&folder).unwrap_or_default();
+    let places = links.iter().filter_map(|name| link_of(&folder.join(name)));
+    let inside = places.flat_map(|place| {
+        let names = files::list(&place).unwrap_or_default();
+        names.into_iter().map(move |name| place.join(name))
+    });
+    inside.filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&own))).collect()
+}
+
 /// Removes everything in a folder; the folder itself may be a mount point and stays.
 fn empty(folder: &Path) -> Result<(), JobError> {
     let wrong = |path: &Path| {
@@ -149,6 +181,21 @@ fn empty(folder: &Path) -> Result<(), JobError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_tablespace_only_the_folder_of_the_own_version_is_this_cluster() {
+        let temp = tempfile::tempdir().unwrap();
+        let (data, place) = (temp.path().join("data"), temp.path().join("space"));
+        for folder in [data.join("pg_tblspc"), place.join("PG_15_202209061"), place.join("PG_16_202307071")] {
+            std::fs::create_dir_all(folder).unwrap();
+        }
+        files::replace(&data.join("PG_VERSION"), b"15\n", files::Attributes::default()).unwrap();
+        files::link(&place, &data.join("pg_tblspc/16384")).unwrap();
+
+        assert_eq!(tablespaces(&data), [place.join("PG_15_202209061")]);
+        assert_eq!(link_of(&data.join("pg_tblspc/16384")), Some(place));
+        assert_eq!(link_of(&data.join("pg_tblspc")), None);
+    }
 
     #[test]
     fn emptying_leaves_the_folder() {

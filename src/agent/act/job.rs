@@ -12,7 +12,7 @@ use crate::agent::instance::Instance;
 use crate::agent::observe::dcs::DcsRead;
 use crate::agent::observe::postgres::{bootstrap_mark, is_restored};
 use crate::agent::view::{Job, JobReport, JobState};
-use crate::cluster::MemberName;
+use crate::cluster::{MemberName, Timeline};
 use crate::contract::config::Credentials;
 use crate::contract::methods::split_words;
 use crate::postgres::basebackup::Source;
@@ -172,9 +172,9 @@ impl Work {
             Job::ArchiveLast { .. } => self.blocking(Work::archive_last).await,
             Job::Restore => self.blocking(|work| work.copy(None, false)).await,
             Job::PrePromote { .. } => self.pre_promote().await,
-            Job::Rewind { source } => {
-                let source = source.clone();
-                self.blocking(move |work| work.rewind(&source)).await
+            Job::Rewind { source, timeline } => {
+                let (source, timeline) = (source.clone(), *timeline);
+                self.blocking(move |work| work.rewind(&source, timeline)).await
             }
             Job::CrashRecovery => self.blocking(Work::crash_recovery).await,
         }
@@ -219,12 +219,13 @@ impl Work {
         })
     }
 
-    fn rewind(&self, source: &MemberName) -> Result<(), JobError> {
+    fn rewind(&self, source: &MemberName, timeline: Timeline) -> Result<(), JobError> {
         let instance = &self.instance;
         let postgresql = &instance.config.postgresql;
         write_passfile(instance)?;
         let user = postgresql.rewind.as_ref().unwrap_or(&postgresql.superuser);
         let source = self.source(source, user)?;
+        rewind::begin(instance.data_dir(), timeline)?;
         rewind::rewind(
             &instance.installation,
             instance.data_dir(),
@@ -234,6 +235,7 @@ impl Work {
             REWIND_LIMIT,
         )?;
         files::remove(&bootstrap_mark(instance.data_dir()))?;
+        rewind::finish(instance.data_dir(), timeline)?;
         Ok(())
     }
 

@@ -21,7 +21,7 @@ use crate::guard::protocol::{self, Request, StartAs};
 use crate::postgres::conf::{raise_to_primary, split};
 use crate::postgres::postmaster::{Launch, argv, environment};
 use crate::postgres::query::{QueryError, Session, connect};
-use crate::postgres::{ProgramError, controldata, standby};
+use crate::postgres::{ProgramError, controldata, rewind, standby};
 use crate::sys::clock;
 use crate::sys::files::FileError;
 use crate::sys::process::Program;
@@ -59,6 +59,8 @@ pub enum ServerError {
     Query(#[from] QueryError),
     #[error(transparent)]
     Program(#[from] ProgramError),
+    #[error("a rewind was begun on this data and has not ended: half written, it is not started")]
+    HalfRewound,
     #[error("the guard is armed under another fence")]
     Fenced,
     #[error("no member `{0}` is known to follow")]
@@ -89,6 +91,7 @@ impl ServerError {
             ServerError::File(_)
             | ServerError::Query(_)
             | ServerError::Program(_)
+            | ServerError::HalfRewound
             | ServerError::Unknown(_)
             | ServerError::NoSlots(_)
             | ServerError::NoRemote
@@ -141,6 +144,7 @@ impl ServerActor {
             Action::Follow { upstream } => follow(upstream, site).await,
             Action::SetSyncNames { names } => set_sync_names(names, site).await,
             Action::KeepSlots { create, drop, advance } => slots::keep(create, drop, advance, site).await,
+            Action::AskForWal { source } => slots::ask_for_wal(source, site),
             Action::FetchSlots { source, slots } => slots::fetch(source, slots, site).await,
             Action::Checkpoint => {
                 checkpoint_in_background(site.instance);
@@ -216,6 +220,9 @@ impl ServerActor {
         instance: &Instance,
         parameters: crate::postgres::conf::Parameters,
     ) -> Result<(), ServerError> {
+        if rewind::half_done(instance.data_dir()).is_some() {
+            return Err(ServerError::HalfRewound);
+        }
         let launch = launch(instance, parameters);
         let request = Request::Start {
             start_as,

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use crate::agent::act::postgres::{ServerError, Site, session};
 use crate::agent::instance::Instance;
+use crate::agent::view::OldestWal;
 use crate::cluster::slot::SlotKind;
 use crate::cluster::{Lsn, MemberName};
+use crate::contract::config::Credentials;
 use crate::postgres::query::{Host, QueryError, Target, connect};
 use crate::postgres::slots;
+use crate::sys::clock;
 
 /// The longest that one logical slot may take to be made or moved on.
 const LOGICAL_LIMIT: Duration = Duration::from_secs(60);
@@ -100,7 +103,8 @@ pub(super) async fn fetch(
     slots: &BTreeMap<String, SlotKind>,
     site: &mut Site<'_>,
 ) -> Result<(), ServerError> {
-    let target = target_at(source, site)?;
+    let postgresql = &site.instance.config.postgresql;
+    let target = target_at(source, postgresql.rewind.as_ref().unwrap_or(&postgresql.superuser), site)?;
     let states = async { slots::states(&connect(&target).await?, slots).await };
     let states =
         tokio::time::timeout(FETCH_LIMIT, states).await.map_err(|_| QueryError::Silent(FETCH_LIMIT))??;
@@ -111,12 +115,37 @@ pub(super) async fn fetch(
     Ok(())
 }
 
-/// Returns the connection to another member by which files of its server may be read.
-fn target_at(member: &MemberName, site: &Site<'_>) -> Result<Target, ServerError> {
+/// Asks the server of another member, beside the loop, from where on it has WAL. A user for rewinds that may not tell is
+/// no reason not to know.
+pub(super) fn ask_for_wal(source: &MemberName, site: &Site<'_>) -> Result<(), ServerError> {
+    let postgresql = &site.instance.config.postgresql;
+    let users = [postgresql.rewind.as_ref(), Some(&postgresql.superuser)];
+    let targets: Vec<Target> =
+        users.into_iter().flatten().map(|user| target_at(source, user, site)).collect::<Result<_, _>>()?;
+    let (answer, member, asked) = (site.observer.oldest_wal.clone(), source.clone(), clock::now());
+    tokio::spawn(async move {
+        for target in targets {
+            let oldest = async { connect(&target).await?.oldest_wal().await };
+            match tokio::time::timeout(FETCH_LIMIT, oldest).await {
+                Ok(Ok(lsn)) => {
+                    answer.send_replace(Some(OldestWal { member, asked, lsn }));
+                    return;
+                }
+                Ok(Err(error)) => {
+                    let (user, error) = (target.user, crate::sys::chain(&error));
+                    tracing::info!(%member, user, error = %error, "it is not told what WAL there is");
+                }
+                Err(_) => return,
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Returns the connection to another member as this user.
+fn target_at(member: &MemberName, user: &Credentials, site: &Site<'_>) -> Result<Target, ServerError> {
     let place = site.read.documents.get(member).and_then(|document| document.host_port());
     let (host, port) = place.ok_or_else(|| ServerError::Unknown(member.as_str().to_owned()))?;
-    let postgresql = &site.instance.config.postgresql;
-    let user = postgresql.rewind.as_ref().unwrap_or(&postgresql.superuser);
     Ok(Target {
         host: Host::Name(host),
         port,

@@ -174,6 +174,10 @@ pub enum Action {
         source: MemberName,
         slots: BTreeMap<String, SlotKind>,
     },
+    /// Ask the server of this member, beside the loop, from where on it has WAL.
+    AskForWal {
+        source: MemberName,
+    },
     /// CHECKPOINT, in the background.
     Checkpoint,
     /// In the background, for the request of this revision: checkpoints until one is short, and a look at what may delay
@@ -292,6 +296,7 @@ impl Action {
             Action::SetSyncNames { .. } => Deed::SetSyncNames,
             Action::KeepSlots { .. } => Deed::KeepSlots,
             Action::FetchSlots { .. } => Deed::FetchSlots,
+            Action::AskForWal { .. } => Deed::AskForWal,
             Action::Checkpoint => Deed::Checkpoint,
             Action::Preflight { .. } => Deed::Preflight,
             Action::ApplyConfiguration => Deed::ApplyConfiguration,

@@ -28,6 +28,10 @@ pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
             if control.bootstrap_unfinished || bootstrap::claimed(s) {
                 return bootstrap::rule(s, draft);
             }
+            // Half-written data is none.
+            if control.half_rewound.is_some() {
+                return (Reason::NobodyToClone, Wake::Loop);
+            }
             let initialized = s.snapshot().is_some_and(|snapshot| snapshot.initialize.is_some());
             // In a standby cluster all data is a replica's, and whose it is will be seen where it streams from.
             let standby_cluster = s.view.settings.standby_cluster.is_some();
@@ -51,7 +55,7 @@ pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
 /// The key bears this member's name under a lease of an earlier process: it ends by itself, and then there is a race.
 pub(super) fn await_own_old_lease(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
     match s.server {
-        Server::Down { control, .. } if !control.bootstrap_unfinished => {
+        Server::Down { control, .. } if !control.bootstrap_unfinished && control.half_rewound.is_none() => {
             draft.start_replica(standby::upstream(s), Reason::StartingBeforeRace)
         }
         Server::Stopping { mode, since } => stopping(s, draft, mode, since),

@@ -28,6 +28,7 @@ pub(super) fn control() -> Control {
         recovery_signal: true,
         bootstrap_unfinished: false,
         restored: false,
+        half_rewound: None,
     }
 }
 
@@ -145,6 +146,7 @@ pub(super) fn healthy(me: &str) -> Fixture {
         peers: Peers::default(),
         job: None,
         preflight: None,
+        oldest_wal: None,
         outcomes: Vec::new(),
         requests: Requests::default(),
     };

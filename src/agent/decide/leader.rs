@@ -29,6 +29,10 @@ pub(super) fn rule(s: &Situation<'_>, fence: Fence, draft: &mut Draft<'_>) -> Ch
             release(s, fence, None, draft);
             (Reason::LeadingWithoutData, Wake::After)
         }
+        Server::Down { control, .. } if control.half_rewound.is_some() => {
+            release(s, fence, None, draft);
+            (Reason::LeadingWithoutData, Wake::After)
+        }
         Server::Down { control, crashed } => down(s, fence, control, crashed, draft),
         Server::Starting { role, since } => {
             if role == Started::Primary {

@@ -43,6 +43,10 @@ pub struct Memory {
     pub restart: Option<Restart>,
     /// The new copy that is under way for a person.
     pub reinitialize: Option<Reinitialize>,
+    /// This replica neither streams nor moves.
+    pub stuck: Option<Stuck>,
+    /// When it was stopped because its upstream has no WAL for it any more.
+    pub wal_gone: Option<Tick>,
     /// How this member came back so far.
     pub recovery: Recovery,
     /// Starts since the server last ran.
@@ -86,6 +90,16 @@ pub struct RacePosition {
     pub lsn: Lsn,
     /// It was the same one `loop_wait` later: nobody sends any more.
     pub settled: bool,
+}
+
+/// A replica that gets no WAL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Stuck {
+    /// Where it stands, and since when.
+    pub lsn: Lsn,
+    pub since: Tick,
+    /// When its upstream was asked last what WAL it has.
+    pub asked: Option<Tick>,
 }
 
 /// Why a leader gives up the lock as soon as its server is down.

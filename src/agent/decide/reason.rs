@@ -123,6 +123,8 @@ reasons! {
     FollowingNobody => "the tag nostream keeps me from streaming";
     /// The server is a replica, and its upstream does not stream to it.
     WaitingForStream { upstream: MemberName } => "I follow {upstream} and wait for WAL to stream";
+    /// The upstream has removed WAL that this replica lacks, and no archive brings it: only a new copy helps.
+    WalGone { upstream: MemberName, lsn: Lsn } => "{upstream} has no WAL from {lsn} on any more; I cannot stream from it";
     /// The server is told another upstream.
     ChangingUpstream { upstream: MemberName } => "I follow {upstream} from here on";
     /// The server is started as a replica.
@@ -155,8 +157,9 @@ reasons! {
     Rewinding { leader: MemberName } => "my WAL has parted from that of {leader}; I rewind";
     /// pg_rewind can work only after the leader's first checkpoint on its timeline.
     WaitingForCheckpoint { leader: MemberName } => "I wait for the first checkpoint of {leader} before I rewind";
-    /// The data has parted from the leader's, pg_rewind has failed or cannot be used, and a new copy is allowed.
-    CloningAfterDivergence { source: MemberName } => "my WAL has parted from the leader's; I copy the data of {source} anew";
+    /// The data has parted from the leader's and pg_rewind has failed or cannot be used, or no WAL is left for it; a new
+    /// copy is allowed.
+    CloningAfterDivergence { source: MemberName } => "my data cannot follow the leader's; I copy the data of {source} anew";
     /// The data has parted from the leader's, and what would bring it back is not allowed.
     Diverged { leader: MemberName } => "my WAL has parted from that of {leader}, and neither pg_rewind nor a new copy is allowed";
     /// A person asked for a new copy.

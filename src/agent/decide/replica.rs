@@ -6,9 +6,12 @@ use crate::agent::view::{
 use crate::cluster::{MemberName, Role, State};
 
 use super::draft::{Choice, Draft, Wake};
-use super::memory::{Reinitialize, Restart};
+use super::memory::{Reinitialize, Restart, Stuck};
 use super::situation::{Divergence, Lock, Server, Situation};
 use super::{Action, Reason, election, rewind, slots, stopping};
+
+/// How long a replica may neither stream nor move before its upstream is asked for the WAL that it lacks, and how often.
+const STUCK: std::time::Duration = std::time::Duration::from_secs(15);
 
 pub(super) fn rule(s: &Situation<'_>, leader: &MemberName, draft: &mut Draft<'_>) -> Choice {
     close_gate(s, draft);
@@ -80,12 +83,50 @@ pub(super) fn follow(
                 return (lost.unwrap_or(Reason::ChangingUpstream { upstream: name }), Wake::Progress);
             }
             if facts.streaming {
-                (Reason::Following { upstream: name }, Wake::Loop)
-            } else {
-                (Reason::WaitingForStream { upstream: name }, Wake::Progress)
+                draft.memory.stuck = None;
+                draft.memory.wal_gone = None;
+                return (Reason::Following { upstream: name }, Wake::Loop);
             }
+            stuck(s, &name, facts, draft)
+                .unwrap_or((Reason::WaitingForStream { upstream: name }, Wake::Progress))
         }
     }
+}
+
+/// A replica that gets no WAL, from its upstream or the archive, asks whether there is any for it. Where there is none,
+/// its data is an old state of the leader's, and is copied anew where the configuration lets data go that cannot follow.
+fn stuck(
+    s: &Situation<'_>,
+    upstream: &MemberName,
+    facts: &ReplicaFacts,
+    draft: &mut Draft<'_>,
+) -> Option<Choice> {
+    let here = facts.lsn();
+    let fresh = Stuck { lsn: here, since: s.now(), asked: None };
+    let known = draft.memory.stuck.filter(|stuck| stuck.lsn == here);
+    let stuck = draft.memory.stuck.insert(known.unwrap_or(fresh));
+    let Stuck { since, asked, .. } = *stuck;
+    if s.now().since(since) < STUCK || s.view.settings.pause {
+        return None;
+    }
+    if asked.is_none_or(|asked| s.now().since(asked) >= STUCK) {
+        stuck.asked = Some(s.now());
+        draft.act(Action::AskForWal { source: upstream.clone() });
+        return None;
+    }
+    let answer = s.view.oldest_wal.as_ref();
+    let oldest = answer.filter(|oldest| oldest.member == *upstream && oldest.asked >= since)?;
+    if oldest.lsn <= here {
+        return None;
+    }
+    let reason = Reason::WalGone { upstream: upstream.clone(), lsn: here };
+    let allowed = s.view.settings.remove_data_directory_on_diverged_timelines;
+    if !allowed || source(s, upstream, true).is_none() {
+        return Some((reason, Wake::Loop));
+    }
+    draft.memory.wal_gone = Some(s.now());
+    draft.stop(StopMode::Fast);
+    Some((reason, Wake::Progress))
 }
 
 /// Answers what a person asked of a replica.
@@ -219,4 +260,55 @@ pub(super) fn source(s: &Situation<'_>, leader: &MemberName, from_leader: bool) 
     let leading = (leads && *leader != s.view.me && !matches!(s.lock, Lock::Free)).then_some(leader);
     let chosen = if from_leader { leading } else { replica.or(leading) };
     chosen.cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{END, Fixture, NOW, healthy, name, secs};
+    use super::super::{Decision, Memory, decide};
+    use super::*;
+    use crate::agent::view::{Deed, OldestWal, Process};
+    use crate::cluster::Lsn;
+
+    fn gives(decision: &Decision, deed: Deed) -> bool {
+        decision.actions.iter().any(|action| action.deed() == deed)
+    }
+
+    /// `b` gets no WAL, so many seconds after it was first seen so.
+    fn starved(seconds: u64, allowed: bool, oldest: Option<Lsn>) -> Fixture {
+        let mut world = healthy("b").with(|f| {
+            f.view.now = NOW + secs(seconds);
+            f.view.settings.remove_data_directory_on_diverged_timelines = allowed;
+            let asked = NOW + STUCK;
+            f.view.oldest_wal = oldest.map(|lsn| OldestWal { member: name("a"), asked, lsn });
+        });
+        world.replica().streaming = false;
+        world
+    }
+
+    /// The decision after those in which it began to be stuck and asked.
+    fn after_asking(allowed: bool, oldest: Lsn) -> Decision {
+        let begins = decide(&starved(0, allowed, None).view(), &Memory::default());
+        let asks = decide(&starved(15, allowed, None).view(), &begins.memory);
+        assert!(!gives(&begins, Deed::AskForWal) && gives(&asks, Deed::AskForWal));
+        decide(&starved(16, allowed, Some(oldest)).view(), &asks.memory)
+    }
+
+    #[test]
+    fn a_replica_for_which_there_is_wal_waits_for_it() {
+        assert_eq!(after_asking(true, END).reason, Reason::WaitingForStream { upstream: name("a") });
+    }
+
+    #[test]
+    fn one_for_which_none_is_left_is_copied_anew_where_that_is_allowed() {
+        let gone = Reason::WalGone { upstream: name("a"), lsn: END };
+        let kept = after_asking(false, Lsn(END.0 + 1));
+        let stops = after_asking(true, Lsn(END.0 + 1));
+        let down = starved(17, true, None).with(|f| f.view.postgres.process = Process::Stopped);
+        let copies = decide(&down.view(), &stops.memory);
+
+        assert!(kept.reason == gone && !gives(&kept, Deed::Stop));
+        assert!(stops.reason == gone && gives(&stops, Deed::Stop));
+        assert_eq!(copies.reason, Reason::CloningAfterDivergence { source: name("a") });
+    }
 }

@@ -1,6 +1,6 @@
 //! How a stopped member comes back under another leader: stream, rewind, or a new copy.
 
-use crate::agent::view::{Job, JobReport, JobState, Upstream};
+use crate::agent::view::{Job, JobReport, JobState, Tick, Upstream};
 use crate::cluster::{MemberName, Timeline};
 
 use super::draft::{Choice, Draft, Wake};
@@ -21,6 +21,13 @@ pub(super) fn come_back(s: &Situation<'_>, leader: &MemberName, draft: &mut Draf
         return copy_for_person(s, leader, asked, draft);
     }
     let document = s.snapshot().and_then(|snapshot| snapshot.members.get(leader));
+    if let Some(begun) = s.view.postgres.control().and_then(|control| control.half_rewound) {
+        return go_on(s, leader, begun, draft);
+    }
+    if draft.memory.wal_gone.is_some_and(|at| !copied_since(s, at)) {
+        let allowed = s.view.settings.remove_data_directory_on_diverged_timelines;
+        return copy_anew(s, leader, allowed, draft);
+    }
     match s.divergence(document) {
         Divergence::None => start(s, leader, draft),
         Divergence::Unknown => match s.server {
@@ -73,9 +80,27 @@ fn copy_for_person(
     choice
 }
 
+/// Tells whether the data was copied after a moment.
+fn copied_since(s: &Situation<'_>, moment: Tick) -> bool {
+    match &s.view.job {
+        Some(JobReport { job: Job::Clone { .. }, state: JobState::Done { at }, .. }) => *at >= moment,
+        Some(_) | None => false,
+    }
+}
+
 fn start(s: &Situation<'_>, leader: &MemberName, draft: &mut Draft<'_>) -> Choice {
     let upstream: Upstream = replica::upstream(s, leader);
     draft.start_replica(upstream, Reason::StartingAsReplica)
+}
+
+/// Goes on with a rewind that was interrupted. pg_rewind may be run again from the same timeline; what another one has
+/// written since cannot be told from what this one had.
+fn go_on(s: &Situation<'_>, leader: &MemberName, begun: Timeline, draft: &mut Draft<'_>) -> Choice {
+    match s.running_primary(leader).and_then(|member| member.facts.timeline) {
+        None => (Reason::WaitingForLeader { leader: leader.clone() }, Wake::Progress),
+        Some(timeline) if timeline == begun => reunite(s, leader, timeline, draft),
+        Some(_) => copy_anew(s, leader, s.view.settings.remove_data_directory_on_rewind_failure, draft),
+    }
 }
 
 /// Brings data that has parted from the leader's back to it.
@@ -99,7 +124,8 @@ fn reunite(
     if document.is_none_or(|member| member.facts.checkpoint_pending) {
         return (Reason::WaitingForCheckpoint { leader: leader.clone() }, Wake::Progress);
     }
-    draft.start_job(Job::Rewind { source: leader.clone() }, Reason::Rewinding { leader: leader.clone() })
+    let job = Job::Rewind { source: leader.clone(), timeline: leader_timeline };
+    draft.start_job(job, Reason::Rewinding { leader: leader.clone() })
 }
 
 /// Copies the data anew where that is allowed and a running primary holds it; the data is left alone otherwise.
@@ -112,6 +138,62 @@ fn copy_anew(s: &Situation<'_>, leader: &MemberName, allowed: bool, draft: &mut 
         Some(source) => {
             let reason = Reason::CloningAfterDivergence { source: source.clone() };
             draft.start_job(Job::Clone { source, replaces: true }, reason)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Fixture, healthy, name};
+    use super::super::{Decision, Memory, decide};
+    use super::*;
+    use crate::agent::view::{Data, Deed, Process};
+
+    /// `b` is down with a rewind from timeline 2 begun; `a` leads on this one.
+    fn interrupted(leader_timeline: u32) -> Fixture {
+        healthy("b").leader_timeline(leader_timeline).with(|f| {
+            f.view.settings.use_pg_rewind = true;
+            f.view.settings.remove_data_directory_on_rewind_failure = true;
+            f.view.postgres.process = Process::Stopped;
+            let Data::Present(control) = &mut f.view.postgres.data else { panic!("no data") };
+            control.half_rewound = Some(Timeline(2));
+        })
+    }
+
+    fn decision(world: Fixture) -> Decision {
+        decide(&world.view(), &Memory::default())
+    }
+
+    #[test]
+    fn an_interrupted_rewind_is_run_again_from_the_same_timeline_and_copied_over_for_another() {
+        let again = decision(interrupted(2));
+        let copied = decision(interrupted(3));
+        let kept = decision(
+            interrupted(3).with(|f| f.view.settings.remove_data_directory_on_rewind_failure = false),
+        );
+
+        assert_eq!(again.reason, Reason::Rewinding { leader: name("a") });
+        assert_eq!(copied.reason, Reason::CloningAfterDivergence { source: name("a") });
+        assert_eq!(kept.reason, Reason::Diverged { leader: name("a") });
+    }
+
+    #[test]
+    fn half_written_data_is_never_started() {
+        let no_leader = decision(interrupted(2).leader_gone());
+        let not_running =
+            decision(interrupted(2).with(|f| f.member("a").facts.state = crate::cluster::State::Starting));
+        let holds_the_lock = decision(interrupted(2).with(|f| {
+            let leader = f.snapshot.leader.as_mut().expect("a leader");
+            leader.name = name("b");
+            leader.lease = crate::agent::view::LeaseId(2);
+        }));
+
+        assert_eq!(no_leader.reason, Reason::NobodyToClone);
+        assert_eq!(not_running.reason, Reason::WaitingForLeader { leader: name("a") });
+        assert_eq!(holds_the_lock.reason, Reason::LeadingWithoutData);
+        for decision in [no_leader, not_running, holds_the_lock] {
+            let starts = [Deed::StartPrimary, Deed::StartReplica];
+            assert!(!decision.actions.iter().any(|action| starts.contains(&action.deed())));
         }
     }
 }

@@ -213,6 +213,12 @@ impl<'a> Situation<'a> {
         after_history.max(memory.leader_timeline)
     }
 
+    /// Returns the leader's document while it says that it is a running primary.
+    pub(super) fn running_primary(&self, leader: &MemberName) -> Option<&'a Member> {
+        let member = self.snapshot()?.members.get(leader)?;
+        (member.facts.role == Role::Primary && member.facts.state == State::Running).then_some(member)
+    }
+
     /// Compares this member's data with the leader's.
     ///
     /// `leader` is the leader's document; its timeline counts only while it says that it is a running primary.

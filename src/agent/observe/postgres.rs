@@ -5,22 +5,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use crate::agent::instance::{Instance, read_sync_names};
 use crate::agent::observe::configuration;
 use crate::agent::observe::dcs::DcsRead;
 use crate::agent::shown::{PostgresExtras, Shown};
 use crate::agent::view::{
-    CommitLevel, Configuration, Control, ControlState, Data, Postgres, PrimaryFacts, Process, ReplicaFacts,
-    Running, Slot, Standby, Started, StopMode, Tick, Upstream,
+    CommitLevel, Configuration, Control, ControlState, Data, OldestWal, Postgres, PrimaryFacts, Process,
+    ReplicaFacts, Running, Slot, Standby, Started, StopMode, Tick, Upstream,
 };
 use crate::cluster::control_file::ControlState as OnDisk;
 use crate::cluster::{MemberName, PgVersion, Timeline};
 use crate::guard::protocol::{self, Status};
 use crate::postgres::query::{Monitored, QueryError, Session, Target, connect};
 use crate::postgres::standby::parse_conninfo;
-use crate::postgres::{controldata, has_data, history, is_vacant, slots, standby};
+use crate::postgres::{controldata, has_data, history, is_vacant, rewind, slots, standby};
 use crate::sys::clock;
 
 /// How often parameters that wait for a restart are asked for.
@@ -55,6 +55,8 @@ pub struct Observer {
     pending: (Tick, Map<String, Value>),
     /// States of logical slots that wait for the next start in recovery, and since when.
     staged: Option<(Tick, BTreeMap<String, Vec<u8>>)>,
+    /// The last answer to a question for another member's WAL, which is asked beside the loop.
+    pub oldest_wal: watch::Sender<Option<OldestWal>>,
     /// Held by the round of work on logical slots that is under way.
     pub logical_slots: Arc<Mutex<()>>,
 }
@@ -255,6 +257,7 @@ impl Observer {
             recovery_signal: standby::is_signalled(data_dir) || data_dir.join(BACKUP_LABEL).exists(),
             bootstrap_unfinished: bootstrap_mark(data_dir).exists(),
             restored: is_restored(data_dir),
+            half_rewound: rewind::half_done(data_dir),
         })
     }
 }
