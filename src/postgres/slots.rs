@@ -144,7 +144,8 @@ pub async fn advance_logical(
     session.execute_within(&statement, limit).await
 }
 
-/// Reads the state of logical slots from a primary, as far as they are there and of this kind.
+/// Reads the state of logical slots from a primary, as far as they are there and of this kind. Those that the server
+/// itself keeps on standbys are left to it.
 ///
 /// # Errors
 /// The server did not answer, or this user may not read its files.
@@ -156,8 +157,9 @@ pub async fn states(
     let statement = format!(
         "SELECT slot_name, datname, plugin, pg_catalog.encode(
              pg_catalog.pg_read_binary_file('pg_replslot/' || slot_name || '/state'), 'hex')
-         FROM pg_catalog.pg_get_replication_slots() JOIN pg_catalog.pg_database ON datoid = oid
-         WHERE slot_type = 'logical' AND NOT pg_catalog.pg_is_in_recovery() AND slot_name IN ({})",
+         FROM pg_catalog.pg_get_replication_slots() s JOIN pg_catalog.pg_database ON datoid = oid
+         WHERE slot_type = 'logical' AND NOT COALESCE((pg_catalog.to_jsonb(s) ->> 'failover')::boolean, false)
+         AND NOT pg_catalog.pg_is_in_recovery() AND slot_name IN ({})",
         names.join(", ")
     );
     let state = |row: Vec<Option<String>>| {

@@ -27,11 +27,14 @@ pub struct Upstream {
     pub slot: Option<String>,
 }
 
+/// The database in which Postgres 17 and later look for the slots to copy (`sync_replication_slots`); streaming has none.
+const SLOT_DATABASE: &str = "postgres";
+
 impl Upstream {
     /// Writes the value of `primary_conninfo`.
     pub fn conninfo(&self) -> String {
         let port = self.port.to_string();
-        let mut pairs: Vec<(&str, &str)> = Vec::new();
+        let mut pairs: Vec<(&str, &str)> = vec![("dbname", SLOT_DATABASE)];
         for (keyword, value) in [("user", self.user.as_str()), ("host", &self.host), ("port", &port)] {
             if !value.is_empty() {
                 pairs.push((keyword, value));
@@ -199,11 +202,11 @@ mod tests {
 
         assert_eq!(
             text,
-            "user=replicator host=10.0.0.1 port=5432 passfile='/tmp/pg pass' sslmode=prefer application_name=db2"
+            "dbname=postgres user=replicator host=10.0.0.1 port=5432 passfile='/tmp/pg pass' sslmode=prefer application_name=db2"
         );
         let read = parse_conninfo(&text).unwrap();
         assert_eq!(read.get("passfile").map(String::as_str), Some("/tmp/pg pass"));
-        assert_eq!(read.len(), 6);
+        assert_eq!(read.len(), 7);
     }
 
     #[test]

@@ -21,6 +21,8 @@ mod patronictl;
 mod ports;
 mod postgres;
 mod rejoin;
+mod releases;
 mod ssh;
 mod sshd;
 mod upgrade;
+mod versions;

@@ -133,7 +133,14 @@ fn keep(
     let led = snapshot.leader.is_some();
     let mut drop = BTreeSet::new();
     let mut advance = BTreeMap::new();
-    for (name, slot) in found.iter().filter(|(_, slot)| !slot.failover) {
+    for (name, slot) in found {
+        if slot.failover {
+            // Postgres makes the standbys' copies itself, but not where one of a former primary has the name.
+            if role == Started::Replica && led && !slot.active && !s.view.settings.pause {
+                drop.insert(name.clone());
+            }
+            continue;
+        }
         let Some(wanted) = wanted.get(name) else {
             let ignored =
                 s.view.settings.ignore_slots.iter().any(|matcher| matcher.matches(name, &slot.kind));
@@ -402,6 +409,17 @@ mod tests {
         has(&mut view, &[("a", slot(1)), ("c", slot(400)), ("mine", slot(1)), ("strange", slot(1))]);
 
         assert_eq!(kept(&view), (vec![], texts(&["strange"]), vec![("c".to_owned(), 500)]));
+    }
+
+    #[test]
+    fn what_a_former_primary_has_of_a_failover_slot_makes_room_for_the_servers_copy() {
+        let cdc = Slot { kind: logical(), failover: true, ..slot(400) };
+        let mut view = replica(|_| {});
+        has(&mut view, &[("a", slot(1)), ("c", slot(500)), ("cdc", cdc.clone())]);
+        assert_eq!(kept(&view).1, texts(&["cdc"]));
+
+        let of_primary = healthy("a").with(|f| f.primary().slots = [("cdc".to_owned(), cdc)].into()).view();
+        assert_eq!(kept(&of_primary).1, texts(&[]));
     }
 
     #[test]
