@@ -3,11 +3,15 @@
 use std::fs::File;
 use std::os::unix::fs::{OpenOptionsExt, chown};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use keddah::sys::clock;
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
+use nix::unistd::Pid;
 
 use crate::agents::{Agents, NAMES, SLOW, within};
 
@@ -167,9 +171,104 @@ fn a_switchover_does_not_wait_for_the_archive_and_is_undone_where_the_stop_hangs
     within(SLOW, "the client sleeps", || agents.server_process("b", "SELECT").is_some());
     let backend = agents.server_process("b", "SELECT").expect("a backend");
     kill(backend, Signal::SIGSTOP).unwrap();
-    let (code, said) = switchover(&agents, "c");
+    let ((code, said), unwritable) = while_writing(&agents, "b", || switchover(&agents, "c"));
     assert_eq!(code, Some(3), "{said}");
     assert!(said.contains("did not stop in time"), "{said}");
-    assert!(agents.sql("b", "INSERT INTO t VALUES (3)").is_some(), "the leader leads again");
+    assert!(unwritable < STOP_FOR_HAND_OVER + Duration::from_secs(5), "no write for {unwritable:?}");
     let _gone = client.wait();
+}
+
+/// How long a stop for a hand-over may take before it is undone.
+const STOP_FOR_HAND_OVER: Duration = Duration::from_secs(5);
+
+/// Writes without a pause while something is done; returns the longest time without a write that was taken.
+fn while_writing<T>(agents: &Agents, name: &str, work: impl FnOnce() -> T) -> (T, Duration) {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let (mut last, mut longest) = (clock::now(), Duration::ZERO);
+            loop {
+                // Whatever was done, the last word is a write.
+                let enough = done.load(Ordering::SeqCst);
+                if agents.sql(name, "INSERT INTO t VALUES (0)").is_some() {
+                    let at = clock::now();
+                    longest = longest.max(at.since(last));
+                    last = at;
+                    if enough {
+                        return longest;
+                    }
+                }
+                assert!(clock::now().since(last) < SLOW, "{name} takes no writes any more");
+            }
+        });
+        let outcome = work();
+        done.store(true, Ordering::SeqCst);
+        (outcome, writer.join().unwrap())
+    })
+}
+
+/// A process that is let run for a small part of the time, as one whose disk is slow.
+struct Slowed {
+    process: Pid,
+    done: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Slowed {
+    fn down(process: Pid) -> Slowed {
+        let done = Arc::<AtomicBool>::default();
+        let until = done.clone();
+        let thread = std::thread::spawn(move || {
+            while !until.load(Ordering::SeqCst) {
+                let _gone = kill(process, Signal::SIGCONT);
+                std::thread::sleep(Duration::from_millis(1));
+                let _gone = kill(process, Signal::SIGSTOP);
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        Slowed { process, done, thread: Some(thread) }
+    }
+}
+
+impl Drop for Slowed {
+    fn drop(&mut self) {
+        self.done.store(true, Ordering::SeqCst);
+        let _ended = self.thread.take().map(std::thread::JoinHandle::join);
+        let _gone = kill(self.process, Signal::SIGCONT);
+    }
+}
+
+#[test]
+fn a_switchover_with_a_gigabyte_to_write_is_refused_on_a_slow_disk_and_done_on_a_fast_one() {
+    let agents = Agents::prepare("", false);
+    // Nothing writes them but a checkpoint that is asked for.
+    let kept = "shared_buffers: 1200MB, checkpoint_timeout: 1d, max_wal_size: 8GB, bgwriter_lru_maxpages: 0";
+    agents.edit_config("a", "shared_buffers: 16MB", kept);
+    let agents = agents.run();
+    let postmaster = agents.postmaster("a");
+    assert!(agents.sql("a", "CREATE TABLE t (id int)").is_some());
+    // One small row on each page: much to write, and little WAL of it.
+    let wide = "CREATE TABLE wide (v text) WITH (fillfactor = 10)";
+    assert!(agents.sql("a", wide).is_some());
+    let fill = "INSERT INTO wide SELECT repeat('x', 700) FROM generate_series(1, 131072)";
+    assert!(agents.sql("a", fill).is_some());
+    let size = agents.sql("a", "SELECT pg_relation_size('wide') >= 1024 * 1024 * 1024");
+    assert_eq!(size.as_deref(), Some("t"), "a gigabyte of pages");
+    caught_up(&agents, "a");
+
+    let slowed = Slowed::down(agents.server_process("a", "checkpointer").expect("a checkpointer"));
+    let asked = clock::now();
+    let ((code, said), unwritable) = while_writing(&agents, "a", || switchover(&agents, "b"));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("checkpoints take long"), "{said}");
+    assert!(clock::now().since(asked) < LIMITED, "it is refused within its limit");
+    assert!(unwritable < Duration::from_secs(5), "clients wrote meanwhile; no write for {unwritable:?}");
+    assert_eq!(agents.postmaster("a"), postmaster, "the leader was not touched");
+    drop(slowed);
+
+    caught_up(&agents, "a");
+    let (code, said) = switchover(&agents, "b");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(agents.sql("b", "INSERT INTO t VALUES (1)").is_some());
+    within(SLOW, "both others follow", || agents.streaming() == 2);
 }
