@@ -93,7 +93,7 @@ impl ConfigPlace {
         self.config_dir.join(MAIN)
     }
 
-    fn is_apart(&self) -> bool {
+    pub(super) fn is_apart(&self) -> bool {
         self.data_dir != self.config_dir
     }
 }

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cluster::{History, Lsn, Timeline};
+use crate::cluster::{History, Lsn, PgVersion, Timeline};
 use crate::postgres::basebackup::Source;
+use crate::postgres::conf::ConfigPlace;
 use crate::postgres::{Installation, ProgramError, run, standby};
 use crate::sys::files::{self, FileError};
 
@@ -187,13 +188,14 @@ pub fn half_done(data_dir: &Path) -> Option<Timeline> {
 
 /// Takes back what diverged, up to `limit` long. Blocks: run it on a thread of its own.
 ///
-/// With `restore_command` set, missing segments of the own WAL are fetched by it.
+/// With `restore_command` set, missing segments of the own WAL are fetched by it; before Postgres 15 not where the
+/// configuration lies apart from the data, since pg_rewind does not find it there.
 ///
 /// # Errors
 /// The source does not answer, is in recovery, or lacks a grant; own WAL since the divergence is gone.
 pub fn rewind(
     installation: &Installation,
-    data_dir: &Path,
+    place: &ConfigPlace,
     source: &Source,
     database: &str,
     has_restore_command: bool,
@@ -202,13 +204,23 @@ pub fn rewind(
     let mut program = installation
         .program("pg_rewind")
         .arg("-D")
-        .arg(data_dir)
+        .arg(&place.data_dir)
         .arg(format!("--source-server={}", source.conninfo(Some(database))))
         .limit(limit);
     if has_restore_command {
-        program = program.arg("--restore-target-wal");
+        program = program.args(by_archive(place, installation.version()?));
     }
     run(&program).map(drop)
+}
+
+/// Returns the options by which pg_rewind runs `restore_command`, which it asks the server's configuration for.
+fn by_archive(place: &ConfigPlace, version: PgVersion) -> Vec<String> {
+    let wanted = "--restore-target-wal".to_owned();
+    match (place.is_apart(), version.major() >= 15) {
+        (false, _) => vec![wanted],
+        (true, true) => vec![wanted, format!("--config-file={}", place.main().display())],
+        (true, false) => Vec::new(),
+    }
 }
 
 #[cfg(test)]
@@ -255,6 +267,17 @@ mod tests {
 
         finish(temp.path(), Timeline(7)).unwrap();
         assert_eq!(half_done(temp.path()), None);
+    }
+
+    #[test]
+    fn the_archive_is_read_where_pg_rewind_finds_its_command() {
+        let inside = ConfigPlace::inside(Path::new("/data"));
+        let apart = ConfigPlace { config_dir: "/etc/pg".into(), ..inside.clone() };
+        let options = |place, version: u32| by_archive(place, PgVersion(version * 10_000)).join(" ");
+
+        assert_eq!(options(&inside, 13), "--restore-target-wal");
+        assert_eq!(options(&apart, 14), "");
+        assert_eq!(options(&apart, 15), "--restore-target-wal --config-file=/etc/pg/postgresql.conf");
     }
 
     #[test]

@@ -326,7 +326,7 @@ async fn story() {
     assert_eq!(need, Need::Yes);
     assert!(controldata::report(&a.installation, &a.place.data_dir).unwrap().allows_rewind());
     let source = b.source("rewinder", &passfile);
-    rewind::rewind(&a.installation, &a.place.data_dir, &source, "postgres", false, LIMIT).unwrap();
+    rewind::rewind(&a.installation, &a.place, &source, "postgres", false, LIMIT).unwrap();
     a.follow(&b, &passfile);
     a.start();
     let rewound = a.session().await;

@@ -228,7 +228,7 @@ impl Work {
         rewind::begin(instance.data_dir(), timeline)?;
         rewind::rewind(
             &instance.installation,
-            instance.data_dir(),
+            &instance.place,
             &source,
             "postgres",
             instance.has_restore_command(),
