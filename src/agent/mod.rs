@@ -176,7 +176,7 @@ impl Agent {
             let (outcomes, ended) = self.act(&decision, &looked).await;
             self.outcomes = outcomes;
             self.memory = decision.memory;
-            self.recorder.save();
+            self.recorder.save(&self.config.restapi);
             self.keep_state();
             if let Some(ended) = ended {
                 return ended;
@@ -429,11 +429,7 @@ impl Agent {
         let postgresql = &self.config.postgresql;
         Particulars {
             conn_url: format!("postgres://{}/postgres", postgresql.connect_address),
-            api_url: format!(
-                "{}://{}/patroni",
-                self.config.restapi.scheme(),
-                self.config.restapi.connect_address
-            ),
+            api_url: self.config.restapi.api_url(),
             proxy_url: postgresql
                 .proxy_address
                 .as_ref()

@@ -3,7 +3,8 @@
 use crate::agent::act::dcs::iso_now;
 use crate::agent::decide::Decision;
 use crate::agent::view::View;
-use crate::contract::explain::{self, KEPT, Told};
+use crate::contract::config::RestSection;
+use crate::contract::explain::{Account, KEPT, Told};
 use crate::contract::keys::Keys;
 use crate::etcd::Client;
 
@@ -12,14 +13,14 @@ use crate::etcd::Client;
 pub struct Recorder {
     client: Client,
     key: String,
-    told: Vec<Told>,
+    account: Account,
     /// What etcd has not taken yet.
     unsaved: bool,
 }
 
 impl Recorder {
-    pub fn new(client: Client, keys: &Keys, name: &str, before: Vec<Told>) -> Recorder {
-        Recorder { client, key: keys.reasons(name), told: before, unsaved: false }
+    pub fn new(client: Client, keys: &Keys, name: &str, before: Account) -> Recorder {
+        Recorder { client, key: keys.reasons(name), account: before, unsaved: false }
     }
 
     /// Takes a decision; a line is logged and kept when its reason differs from the last one. Returns whether it did.
@@ -28,6 +29,7 @@ impl Recorder {
         let code = decision.reason.code();
         // Moments in a reason move on while nothing else does.
         if self
+            .account
             .told
             .last()
             .is_some_and(|last| last.reason == code && without_numbers(&last.text) == without_numbers(&text))
@@ -48,18 +50,20 @@ impl Recorder {
     }
 
     fn keep(&mut self, told: Told) {
-        self.told.push(told);
-        let surplus = self.told.len().saturating_sub(KEPT);
-        self.told.drain(..surplus);
+        let kept = &mut self.account.told;
+        kept.push(told);
+        let surplus = kept.len().saturating_sub(KEPT);
+        kept.drain(..surplus);
         self.unsaved = true;
     }
 
     /// Writes to etcd what it does not have yet, without waiting for it.
-    pub fn save(&mut self) {
+    pub fn save(&mut self, restapi: &RestSection) {
         if !std::mem::take(&mut self.unsaved) {
             return;
         }
-        let (client, key, text) = (self.client.clone(), self.key.clone(), explain::to_text(&self.told));
+        self.account.api_url = Some(restapi.api_url());
+        let (client, key, text) = (self.client.clone(), self.key.clone(), self.account.to_text());
         tokio::spawn(async move {
             if let Err(error) = client.put(&key, &text, None).await {
                 tracing::debug!(error = %crate::sys::chain(&error), "the reasons are not in etcd");

@@ -86,6 +86,11 @@ impl RestSection {
     pub fn scheme(&self) -> &'static str {
         if self.tls.is_some() { "https" } else { "http" }
     }
+
+    /// Returns the address by which members and tools know this one's API.
+    pub fn api_url(&self) -> String {
+        format!("{}://{}/patroni", self.scheme(), self.connect_address)
+    }
 }
 
 /// The certificates of the REST API.

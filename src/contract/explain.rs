@@ -20,11 +20,21 @@ pub struct Told {
     pub actions: Vec<String>,
 }
 
-/// Reads the value of the key; what is not ours to read gives nothing.
-pub fn parse(text: &str) -> Vec<Told> {
-    serde_json::from_str(text).unwrap_or_default()
+/// The value of the key.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Where the member can be asked, also when its member key is gone.
+    pub api_url: Option<String>,
+    pub told: Vec<Told>,
 }
 
-pub fn to_text(told: &[Told]) -> String {
-    serde_json::to_string(told).unwrap_or_else(|_| "[]".to_owned())
+impl Account {
+    /// Reads the value; what is not ours to read gives nothing.
+    pub fn parse(text: &str) -> Account {
+        serde_json::from_str(text).unwrap_or_default()
+    }
+
+    pub fn to_text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_else(|_| "{}".to_owned())
+    }
 }

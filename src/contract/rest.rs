@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::cluster::{FailoverRequest, Lsn, MemberName, Role, State, SyncState};
-use crate::contract::explain::{self, Told};
+use crate::contract::explain::Account;
 use crate::contract::failover::{self, format_time};
 use crate::contract::history::{self, HistoryLine};
 use crate::contract::keys::{Key, Keys};
@@ -28,7 +28,7 @@ pub struct ClusterView {
     pub initialize: Option<String>,
     pub history: Vec<HistoryLine>,
     /// Why each member did what it did, newest last.
-    pub reasons: BTreeMap<String, Vec<Told>>,
+    pub reasons: BTreeMap<String, Account>,
 }
 
 impl ClusterView {
@@ -57,7 +57,7 @@ impl ClusterView {
                 }
                 Key::Sync => view.sync = sync::parse(value).ok(),
                 Key::Reasons(name) => {
-                    view.reasons.insert(name.to_owned(), explain::parse(value));
+                    view.reasons.insert(name.to_owned(), Account::parse(value));
                 }
                 Key::Failsafe | Key::Other => {}
             }

@@ -123,7 +123,7 @@ impl Cluster {
 
 /// Returns the last sentence of this reason that a member told of something it saw at or after a revision.
 fn told(view: &ClusterView, member: &str, since: i64, reason: &str) -> Option<String> {
-    let told = view.reasons.get(member)?.iter().rev();
+    let told = view.reasons.get(member)?.told.iter().rev();
     told.filter(|told| told.reason == reason && told.revision >= since).map(|told| told.text.clone()).next()
 }
 

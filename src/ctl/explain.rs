@@ -1,11 +1,78 @@
-//! `explain`: why each member did what it did, also when it is gone.
+//! `explain`: what is wrong, and why each member did what it did, also when it is gone.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
 
 use crate::contract::rest::ClusterView;
+use crate::ctl::Cluster;
+use crate::ctl::causes::{self, Heard};
+use crate::sys::http::{HttpError, Request, send};
+
+/// A member that needs longer does not answer: the whole answer is to be there within a second.
+const ASK_LIMIT: Duration = Duration::from_millis(400);
+
+impl Cluster {
+    /// Asks everybody who is a member, or ever told something, what it says at this moment.
+    pub async fn hear(&self, view: &ClusterView) -> BTreeMap<String, Heard> {
+        let mut asked = JoinSet::new();
+        for name in causes::names(view) {
+            let published = view.member_named(name).and_then(|document| document.api_url());
+            let left = || view.reasons.get(name)?.api_url.as_deref();
+            let (name, url) = (name.to_owned(), published.or_else(left).map(str::to_owned));
+            let tls = self.tls.clone();
+            asked.spawn(async move {
+                let Some(url) = url else { return (name, Heard::NoAddress) };
+                let answer = send(&Request::get(&url, ASK_LIMIT).over(&tls)).await;
+                (name, heard(answer.map(|reply| reply.body)))
+            });
+        }
+        let mut all = BTreeMap::new();
+        while let Some(done) = asked.join_next().await {
+            all.extend(done.ok());
+        }
+        all
+    }
+}
+
+fn heard(answer: Result<String, HttpError>) -> Heard {
+    match answer {
+        Ok(body) => {
+            let document: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
+            let text = |key: &str| Some(document.get("keddah")?.get(key)?.as_str()?.to_owned());
+            Heard::Answers(text("reason").zip(text("reason_text")))
+        }
+        Err(HttpError::Connect { source, .. }) => match source.kind() {
+            std::io::ErrorKind::ConnectionRefused => Heard::Refuses,
+            std::io::ErrorKind::HostUnreachable | std::io::ErrorKind::NetworkUnreachable => {
+                Heard::Unreachable
+            }
+            _ => Heard::Silent,
+        },
+        Err(HttpError::Url(_) | HttpError::Name { .. }) => Heard::NoAddress,
+        Err(_) => Heard::Silent,
+    }
+}
+
+/// Writes what is wrong, the cause first; where nothing is, what last was.
+pub fn causes(view: &ClusterView, heard: &BTreeMap<String, Heard>) -> String {
+    let found = causes::at_present(view, heard);
+    if found.is_empty() {
+        let before = causes::last_disturbance(view);
+        let before = before.map_or_else(String::new, |text| format!("\nthe last disturbance: {text}"));
+        return format!("nothing is wrong{before}");
+    }
+    let numbered = found.iter().enumerate().map(|(at, text)| format!("{}. {text}", at + 1));
+    numbered.collect::<Vec<_>>().join("\n")
+}
 
 /// Writes the last reasons of all members, or of one: newest first, or all that are kept in their order.
 pub fn explain(view: &ClusterView, member: Option<&str>, all: bool) -> String {
     let mut lines = Vec::new();
-    for (name, told) in view.reasons.iter().filter(|(name, _)| member.is_none_or(|member| member == *name)) {
+    for (name, account) in view.reasons.iter().filter(|(name, _)| member.is_none_or(|member| member == *name))
+    {
+        let told = &account.told;
         let here = view.member_named(name);
         let state = here.and_then(|document| document.document().text("state")).unwrap_or("gone");
         lines.push(format!("{name} ({}, {state}):", view.role(name)));

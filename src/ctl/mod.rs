@@ -6,6 +6,7 @@
 //! Invariant: nothing here runs on a member, and nothing here decides who leads: requests are written where the
 //! members' agents see them.
 
+pub mod causes;
 pub mod change;
 pub mod config;
 pub mod explain;
