@@ -63,7 +63,7 @@ pub enum LabError {
 const LABS: &str = "/var/lib/keddah/lab";
 
 /// A lab of this machine, by name.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Lab {
     name: String,
     folder: PathBuf,

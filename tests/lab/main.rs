@@ -17,6 +17,7 @@ mod hosts;
 mod migration;
 #[path = "../common/patronictl.rs"]
 mod patronictl;
+mod upgrade;
 mod world;
 mod writes;
 
@@ -41,6 +42,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("lists_are_those_of_patronictl", commands::lists_are_those_of_patronictl),
     ("switchover_moves_the_leader_under_load", commands::switchover_moves_the_leader_under_load),
     ("rolling_restart_switches_over_once", commands::rolling_restart_switches_over_once),
+    ("agents_are_upgraded_in_place_under_load", upgrade::agents_are_upgraded_in_place_under_load),
     ("the_primarys_host_dies", failover::the_primarys_host_dies),
     ("the_primary_is_cut_from_etcd", failover::the_primary_is_cut_from_etcd),
     ("agent_and_guard_are_killed_together", failover::agent_and_guard_are_killed_together),

@@ -1,5 +1,6 @@
 //! The lab of this run, and the ways into it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 use keddah::lab::Lab;
 use serde_json::Value;
 
+#[derive(Clone)]
 pub struct World {
     pub name: String,
     pub inventory: PathBuf,
@@ -32,6 +34,17 @@ impl World {
         let inventory = world.inventory.display().to_string();
         world.succeed(&["lab", "--name", &world.name, "up", "--inventory", &inventory])?;
         Ok(world)
+    }
+
+    /// Returns the same lab with a changed copy of the program that is called there.
+    pub fn beside(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> Result<World, String> {
+        let binary = self.inventory.with_extension(name);
+        let failed = |error: std::io::Error| format!("{}: {error}", binary.display());
+        let mut program = std::fs::read(&self.binary).map_err(failed)?;
+        change(&mut program);
+        std::fs::write(&binary, program).map_err(failed)?;
+        std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).map_err(failed)?;
+        Ok(World { binary, ..self.clone() })
     }
 
     pub fn down(&self) -> Result<(), String> {
