@@ -1,6 +1,6 @@
 //! Where this member's Postgres is, and what its configuration should say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -12,7 +12,7 @@ use crate::contract::dynamic::{effective_postgresql, parameter_text};
 use crate::contract::methods::{self, Method};
 use crate::postgres::conf::{ConfigPlace, Parameters};
 use crate::postgres::query::{Host, Target};
-use crate::postgres::{Installation, standby};
+use crate::postgres::{Installation, refusal, standby};
 use crate::settings::{Settings, StandbyCluster};
 use crate::sys::process;
 
@@ -36,6 +36,8 @@ pub struct Instance {
     pub place: ConfigPlace,
     /// Whether `hot_standby_feedback` is needed, whatever the configuration says.
     pub feeds_back: bool,
+    /// Parameters that the server does not take, and why.
+    refused: BTreeMap<String, String>,
 }
 
 impl Instance {
@@ -63,7 +65,38 @@ impl Instance {
         let standby = dynamic.get("standby_cluster").and_then(Value::as_object);
         let standby = standby.filter(|_| settings.standby_cluster.is_some()).cloned().unwrap_or_default();
         let follows = settings.standby_cluster;
-        Instance { config: config.clone(), section, standby, follows, installation, place, feeds_back: false }
+        Instance {
+            config: config.clone(),
+            section,
+            standby,
+            follows,
+            installation,
+            place,
+            feeds_back: false,
+            refused: BTreeMap::new(),
+        }
+    }
+
+    /// Leaves out the parameters that this release of the server does not take: with one of them it would neither start
+    /// nor read its files again. `before` is what counted until here.
+    pub fn weigh(&mut self, before: Option<&Instance>) {
+        let same = |before: &&Instance| {
+            before.installation == self.installation
+                && before.section.get("parameters") == self.section.get("parameters")
+        };
+        if let Some(before) = before.filter(same) {
+            self.refused = before.refused.clone();
+            return;
+        }
+        match refusal::refused(&self.installation, &self.parameters()) {
+            Ok(refused) => self.refused = refused,
+            Err(error) => {
+                tracing::warn!(error = %crate::sys::chain(&error), "the parameters are not judged by the server");
+            }
+        }
+        for (name, why) in &self.refused {
+            tracing::error!(parameter = name, why, "a parameter is left out: the server does not take it");
+        }
     }
 
     pub fn data_dir(&self) -> &Path {
@@ -79,7 +112,9 @@ impl Instance {
             .into_iter()
             .flatten()
             .filter_map(|(name, value)| Some((name.clone(), parameter_text(value)?)))
-            .filter(|(name, _)| !name.eq_ignore_ascii_case(SYNC_PARAMETER))
+            .filter(|(name, _)| {
+                !name.eq_ignore_ascii_case(SYNC_PARAMETER) && !self.refused.contains_key(name)
+            })
             .collect();
         // Segments of 16 MB: the setting in bytes has taken the place of the one in segments.
         if let Some(segments) = parameters.remove("wal_keep_segments")

@@ -185,7 +185,9 @@ impl Agent {
         }
         self.settings = within_reach(settings, self.config.guard_fences, self.mixed);
         self.keeper.set_times(times(&self.settings));
-        self.instance = Instance::new(&self.config, &self.dynamic);
+        let mut instance = Instance::new(&self.config, &self.dynamic);
+        instance.weigh(Some(&self.instance));
+        self.instance = instance;
         if crate::postgres::has_data(self.instance.data_dir()) {
             self.keep_dynamic();
         }

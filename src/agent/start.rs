@@ -237,7 +237,8 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
     let (asks, inbox) = mpsc::channel(16);
     let (shown, window) = watch::channel(None);
     let window = Window { shown: window, keeper: keeper.clone(), gate: gate.clone() };
-    let instance = Instance::new(&config, &dynamic);
+    let mut instance = Instance::new(&config, &dynamic);
+    instance.weigh(None);
     let promises = Promises::load(promises::path(&state_path), settings.ttl);
     let api = Api {
         promises: promises.clone(),

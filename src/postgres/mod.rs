@@ -14,6 +14,7 @@ pub mod history;
 pub mod initdb;
 pub mod postmaster;
 pub mod query;
+pub mod refusal;
 pub mod rewind;
 pub mod scram;
 pub mod slots;

@@ -26,9 +26,11 @@ fn cluster(release: &Release) -> Agents {
     let agents = Agents::prepare(slots, false);
     let copies = ", sync_replication_slots: true, hot_standby_feedback: true";
     let parameters = if has_failover_slots(release) { copies } else { "" };
+    // No release has all of these: what it does not take is left out.
+    let strange = ", stats_temp_directory: pg_stat_tmp, vacuum_buffer_usage_limit: 1MB, work_mem: 5XB";
     for name in NAMES {
         agents.edit_config(name, BIN_DIR, &bin_dir);
-        let section = format!("use_pg_rewind: true, parameters: {{wal_level: logical{parameters}}}");
+        let section = format!("use_pg_rewind: true, parameters: {{wal_level: logical{parameters}{strange}}}");
         agents.edit_config(name, "use_pg_rewind: true", &section);
     }
     let agents = agents.run();
