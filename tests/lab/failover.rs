@@ -47,6 +47,21 @@ fn writes_return(world: &World, old: &str, since: Instant) -> Result<Duration, S
     .ok_or_else(|| format!("no write succeeds on another member than {old} after {:?}", since.elapsed()))
 }
 
+/// Demands that `explain` names what was broken first; returns how long the fastest of three answers took.
+fn explained(world: &World, cause: &str) -> Result<Duration, String> {
+    let inventory = world.inventory.display().to_string();
+    let mut fastest = Duration::MAX;
+    for _ in 0..3 {
+        let asked = Instant::now();
+        let said = world.succeed(&["explain", "-i", &inventory])?;
+        fastest = fastest.min(asked.elapsed());
+        if !said.starts_with(&format!("1. {cause}")) {
+            return Err(format!("expected `{cause}` as the first cause; explain said:\n{said}"));
+        }
+    }
+    Ok(fastest)
+}
+
 pub fn the_primarys_host_dies(world: &World) -> Outcome {
     synchronous(world, true)?;
     let leader = world.healthy(HEALED_WITHIN)?;
@@ -54,6 +69,7 @@ pub fn the_primarys_host_dies(world: &World) -> Outcome {
     let died = Instant::now();
     world.lab.kill(&leader).map_err(|error| error.to_string())?;
     let back = writes_return(world, &leader, died);
+    let explained = explained(world, &format!("{leader}, which led, "));
     world.lab.heal().map_err(|error| error.to_string())?;
     let healed = world.healthy(HEALED_WITHIN);
     let written = writes.finish(world)?;
@@ -62,9 +78,10 @@ pub fn the_primarys_host_dies(world: &World) -> Outcome {
         return Err(format!("writes came back after {back:?}, expected at most {BACK_WITHIN:?}"));
     }
     print!(
-        "[writes back after {:.1} s, longest gap {:.1} s] ",
+        "[writes back after {:.1} s, longest gap {:.1} s, explained in {} ms] ",
         back.as_secs_f32(),
-        written.longest_gap().as_secs_f32()
+        written.longest_gap().as_secs_f32(),
+        explained?.as_millis()
     );
     healed?;
     synchronous(world, false)
@@ -116,6 +133,7 @@ pub fn the_primary_is_cut_from_etcd(world: &World) -> Outcome {
     let back = writes_return(world, &leader, cut);
     // Whoever leads now took an expired lease: the old side must not accept a write any more.
     let still = query(&direct, "create table if not exists second_primary ()");
+    let explained = explained(world, &format!("{leader} lives and has no member key"));
     world.lab.heal().map_err(|error| error.to_string())?;
     let healed = world.healthy(HEALED_WITHIN);
     writes.finish(world)?;
@@ -126,7 +144,7 @@ pub fn the_primary_is_cut_from_etcd(world: &World) -> Outcome {
     if back > BACK_WITHIN {
         return Err(format!("writes came back after {back:?}, expected at most {BACK_WITHIN:?}"));
     }
-    print!("[writes back after {:.1} s] ", back.as_secs_f32());
+    print!("[writes back after {:.1} s, explained in {} ms] ", back.as_secs_f32(), explained?.as_millis());
     healed?;
     synchronous(world, false)
 }
