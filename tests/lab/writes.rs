@@ -1,7 +1,7 @@
 //! A client that writes in a loop through HAProxy and remembers every acknowledged row.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -80,11 +80,13 @@ impl WriteLoop {
         );
         until(Duration::from_secs(30), || query(&config, &create).ok())
             .ok_or_else(|| format!("no table `{table}` could be made through proxy1:5000 within 30 s"))?;
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, count) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let thread = std::thread::spawn({
-            let stop = Arc::clone(&stop);
-            move || runtime().block_on(write(config, table, stop))
+            let (stop, count) = (Arc::clone(&stop), Arc::clone(&count));
+            move || runtime().block_on(write(config, table, stop, count))
         });
+        until(Duration::from_secs(30), || (count.load(Ordering::Relaxed) > 0).then_some(()))
+            .ok_or_else(|| format!("no row of `{table}` was acknowledged within 30 s"))?;
         Ok(WriteLoop { stop, thread, table })
     }
 
@@ -107,7 +109,12 @@ impl WriteLoop {
     }
 }
 
-async fn write(config: Config, table: &'static str, stop: Arc<AtomicBool>) -> Written {
+async fn write(
+    config: Config,
+    table: &'static str,
+    stop: Arc<AtomicBool>,
+    count: Arc<AtomicUsize>,
+) -> Written {
     let mut written = Written { acknowledged: Vec::new(), errors: 0 };
     let mut client: Option<Client> = None;
     let mut n: i64 = 0;
@@ -126,7 +133,10 @@ async fn write(config: Config, table: &'static str, stop: Arc<AtomicBool>) -> Wr
         };
         n += 1;
         match tokio::time::timeout(Duration::from_secs(3), open.execute(&statement, &[&n])).await {
-            Ok(Ok(_)) => written.acknowledged.push((n, Instant::now())),
+            Ok(Ok(_)) => {
+                written.acknowledged.push((n, Instant::now()));
+                count.fetch_add(1, Ordering::Relaxed);
+            }
             Ok(Err(_)) | Err(_) => {
                 written.errors += 1;
                 client = None;
