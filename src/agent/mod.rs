@@ -44,7 +44,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::agent::act::callbacks::Callbacks;
 use crate::agent::act::dcs::{DcsActor, Ground, Particulars};
-use crate::agent::act::job::{Jobs, set_data_aside};
+use crate::agent::act::job::{JobError, Jobs, end_bootstrap, set_data_aside};
 use crate::agent::act::postgres::{ServerActor, Site};
 use crate::agent::api::Door;
 use crate::agent::api::access::Access;
@@ -261,13 +261,8 @@ impl Agent {
                 self.jobs.cancel();
                 Verdict::Done
             }
-            Action::SetDataAside => match set_data_aside(self.instance.data_dir()) {
-                Ok(()) => Verdict::Done,
-                Err(error) => {
-                    tracing::error!(error = %crate::sys::chain(&error), "the data is not put aside");
-                    Verdict::Failed
-                }
-            },
+            Action::SetDataAside => on_data(set_data_aside(self.instance.data_dir())),
+            Action::EndBootstrap => on_data(end_bootstrap(self.instance.data_dir())),
             Action::Callback { event, role } => {
                 self.callbacks.run(&self.config, *event, *role);
                 Verdict::Done
@@ -464,5 +459,16 @@ fn seen<T: Clone>(value: Option<&T>, silent_since: Option<Tick>) -> Seen<T> {
         (None, _) => Seen::Never,
         (Some(value), None) => Seen::Now(value.clone()),
         (Some(value), Some(since)) => Seen::Stale { value: value.clone(), since },
+    }
+}
+
+/// Tells how an action on the data directory as a whole has ended.
+fn on_data(done: Result<(), JobError>) -> Verdict {
+    match done {
+        Ok(()) => Verdict::Done,
+        Err(error) => {
+            tracing::error!(error = %crate::sys::chain(&error), "the data directory is left as it is");
+            Verdict::Failed
+        }
     }
 }

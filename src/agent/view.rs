@@ -212,6 +212,8 @@ pub struct MemberFacts {
     pub restart_at: Option<UnixMs>,
     /// The gate is released (pause): this primary writes without a deadline.
     pub gate_released: bool,
+    /// The identifier of its data; None where it has none, or does not tell.
+    pub system_id: Option<SystemId>,
 }
 
 /// The `status` key.
@@ -222,6 +224,8 @@ pub struct Status {
     pub slots: BTreeMap<String, Lsn>,
     /// Slots of members that are kept although the members may be away.
     pub retain_slots: BTreeSet<String>,
+    /// The timeline of the primary that wrote this, so that it is known without `history` too.
+    pub timeline: Option<Timeline>,
 }
 
 /// The keeper's verdict on this member's lease.
@@ -351,7 +355,8 @@ pub struct Control {
     pub rewindable: bool,
     /// `standby.signal`, `recovery.signal` or the label of a copy is there: a start leads into recovery.
     pub recovery_signal: bool,
-    /// The cluster was made here and its roles have not been made yet.
+    /// The cluster was made here, and the mark of the making is still there: unless etcd has this identifier, it is what
+    /// an attempt has left.
     pub bootstrap_unfinished: bool,
     /// It was made by the user's program: its first start may lead through a recovery that ends by itself.
     pub restored: bool,
@@ -567,7 +572,7 @@ pub enum Job {
     /// initdb, or the user's program in its place, into the empty data directory; leaves the mark
     /// `bootstrap_unfinished`. Writes no roles.
     Initdb,
-    /// Roles, grants and `post_bootstrap` on the running primary; removes the mark at its end.
+    /// Roles, grants and `post_bootstrap` on the running primary, under this claim of `initialize`.
     PostBootstrap { fence: Fence },
     /// The user's program before a promotion under this lock.
     PrePromote { fence: Fence },
@@ -634,7 +639,6 @@ pub enum Deed {
     ClaimInitialize,
     FinishInitialize,
     AbandonInitialize,
-    ForsakeInitialize,
     TakeLeaderKey,
     ReleaseLeaderKey,
     HandOver,
@@ -667,6 +671,7 @@ pub enum Deed {
     StartJob,
     CancelJob,
     SetDataAside,
+    EndBootstrap,
     Callback,
     AnswerRequest,
     Exit,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cluster::Lsn;
+use crate::cluster::{Lsn, Timeline};
 use crate::contract::ContractError;
 use crate::contract::document::Document;
 
@@ -54,6 +54,19 @@ impl StatusDocument {
     pub fn with_retain_slots(mut self, slots: &BTreeSet<String>) -> StatusDocument {
         let list: Vec<serde_json::Value> = slots.iter().map(|name| name.as_str().into()).collect();
         self.document.set_or_remove("retain_slots", (!list.is_empty()).then_some(list));
+        self
+    }
+
+    /// Returns the timeline of the primary that wrote it; only members of this product tell it.
+    pub fn timeline(&self) -> Option<Timeline> {
+        let number = self.document.object("keddah")?.get("timeline")?.as_u64()?;
+        u32::try_from(number).ok().map(Timeline)
+    }
+
+    #[must_use]
+    pub fn with_timeline(mut self, timeline: Option<Timeline>) -> StatusDocument {
+        let part = timeline.map(|timeline| serde_json::json!({"timeline": timeline.0}));
+        self.document.set_or_remove("keddah", part);
         self
     }
 

@@ -190,6 +190,11 @@ impl World {
                 postgres.process = Process::Stopped;
                 Verdict::Done
             }
+            Action::EndBootstrap => {
+                let Some(disk) = &mut self.hosts[host].postgres.disk else { return Verdict::Failed };
+                disk.bootstrap_unfinished = false;
+                Verdict::Done
+            }
             Action::AnswerRequest { id, done } => {
                 let h = &mut self.hosts[host];
                 h.answered.insert(id, done);
@@ -250,10 +255,23 @@ impl World {
         if !matches!(postgres.process, Process::Stopped | Process::Crashed) {
             return Verdict::Done;
         }
+        if disk.restored {
+            self.recover_restored(host, takes);
+            return Verdict::Done;
+        }
         disk.recovery_signal = false;
         disk.state = if crashed { ControlState::InCrashRecovery } else { ControlState::StartingUp };
         self.starting(host, Started::Primary, takes);
         Verdict::Done
+    }
+
+    /// The first start of what the user's program has restored: a recovery that ends by itself.
+    fn recover_restored(&mut self, host: usize, takes: u64) {
+        self.starting(host, Started::Replica, takes);
+        let ends = takes + self.rng.between(500, 1_500);
+        let postgres = &mut self.hosts[host].postgres;
+        postgres.promoting_until = Some(self.now + ends);
+        self.at(ends, Event::Server { host });
     }
 
     fn starting(&mut self, host: usize, role: Started, takes: u64) {

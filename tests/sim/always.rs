@@ -3,7 +3,7 @@
 //! I1 and I7 are looked at after each event; I2, I3 and I4 when somebody gets the lock; I4 and I5 at each write of the
 //! key or promotion; I6 before data is removed.
 
-use keddah::agent::decide::action::Compared;
+use keddah::agent::decide::action::{Compared, Identifier};
 use keddah::agent::view::*;
 use keddah::cluster::*;
 use keddah::guard::gate::Arm;
@@ -171,8 +171,8 @@ impl World {
         self.oracle.holds(self.now, "I3", why.is_none(), || {
             format!("{me} took the lock although {}", why.unwrap_or_default())
         });
-        let of_cluster =
-            data == Some(compared.system_id) && compared.initialize.is_none_or(|id| Some(id) == data);
+        let of_cluster = data == Some(compared.system_id)
+            && !matches!(compared.initialize, Identifier::Is(id) if Some(id) != data);
         self.oracle.holds(self.now, "I4", of_cluster, || {
             format!("{me} took the lock with data of {data:?} for {compared:?}")
         });
@@ -289,11 +289,7 @@ impl World {
         });
         match agent.last_reason.as_str() {
             "Diverged" => self.fault(Fault::Reinitialize { host }),
-            "NoIdentifier" => {
-                let identifier = self.oracle.identifier.map(Initialize::Done);
-                self.etcd.revision += 1;
-                self.etcd.initialize = identifier.map(|id| (id, self.etcd.revision));
-            }
+            "NoIdentifier" => self.restore_identifier(),
             _ if silent => {
                 self.fault(Fault::KillAgent { host });
                 self.hosts[host].pinned = None;
@@ -301,6 +297,13 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// A person writes the identifier back.
+    pub fn restore_identifier(&mut self) {
+        let identifier = self.oracle.identifier.map(Initialize::Done);
+        self.etcd.revision += 1;
+        self.etcd.initialize = identifier.map(|id| (id, self.etcd.revision));
     }
 
     pub fn leader(&self) -> Option<&MemberName> {

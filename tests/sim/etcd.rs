@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use keddah::agent::decide::Action;
+use keddah::agent::decide::action::Identifier;
 use keddah::agent::view::*;
 use keddah::cluster::*;
 use keddah::settings::Settings;
@@ -51,6 +52,8 @@ pub struct Etcd {
     /// Lease → (ttl, the moment it ends), in ms.
     pub leases: BTreeMap<LeaseId, (u64, u64)>,
     pub next_lease: i64,
+    /// Members that tell of themselves as Patroni does.
+    pub patroni: BTreeSet<MemberName>,
     /// Until when requests wait (a stall), or are not taken at all.
     pub stalled_until: u64,
 }
@@ -71,6 +74,7 @@ impl Etcd {
             failsafe: None,
             leases: BTreeMap::new(),
             next_lease: 100,
+            patroni: BTreeSet::new(),
             stalled_until: 0,
         }
     }
@@ -193,7 +197,13 @@ impl Etcd {
         let claimed = |etcd: &Etcd, lease: LeaseId| matches!(&etcd.initialize, Some((Initialize::UnderWay { lease: claim }, _)) if *claim == lease);
         match action {
             Action::ClaimInitialize { lease } => {
-                let ok = self.initialize.is_none() && self.leases.contains_key(&lease);
+                let nothing = self.initialize.is_none()
+                    && self.leader.is_none()
+                    && self.status.is_none()
+                    && self.history.is_none()
+                    && self.sync.is_none()
+                    && self.failsafe.is_none();
+                let ok = nothing && self.leases.contains_key(&lease);
                 if ok {
                     let rev = self.bump();
                     self.initialize = Some((Initialize::UnderWay { lease }, rev));
@@ -223,25 +233,11 @@ impl Etcd {
                 }
                 ok
             }
-            Action::ForsakeInitialize { fence, system_id, config } => {
-                let same = matches!(&self.initialize, Some((Initialize::Done(id), _)) if *id == system_id);
-                let ok = self.holds(fence) && same;
-                if ok {
-                    self.bump();
-                    self.initialize = None;
-                    self.leader = None;
-                    self.sync = None;
-                    if config {
-                        self.config.1 = 0;
-                    }
-                }
-                ok
-            }
             Action::TakeLeaderKey { lease, compared, sync, spend_failover } => {
                 let identifier = match (compared.initialize, &self.initialize) {
-                    (Some(id), Some((Initialize::Done(present), _))) => id == *present,
-                    (None, None) => true,
-                    _ => false,
+                    (Identifier::Is(id), Some((Initialize::Done(present), _))) => id == *present,
+                    (Identifier::Is(_), _) => false,
+                    (Identifier::Missing { seen }, _) => seen == Self::rev(&self.initialize),
                 };
                 let ok = self.leader.is_none()
                     && self.leases.contains_key(&lease)
@@ -260,7 +256,7 @@ impl Etcd {
                     if spend_failover {
                         self.failover = (FailoverRequest::default(), rev);
                     }
-                    if compared.initialize.is_none() {
+                    if let Identifier::Missing { .. } = compared.initialize {
                         self.initialize = Some((Initialize::Done(compared.system_id), rev));
                     }
                 }
@@ -300,7 +296,10 @@ impl Etcd {
                 let ok = self.leases.contains_key(&lease);
                 if ok {
                     let rev = Revision(self.bump());
-                    self.members.insert(me.clone(), Member { lease, mod_revision: rev, keddah: true, facts });
+                    let keddah = !self.patroni.contains(me);
+                    let system_id = facts.system_id.filter(|_| keddah);
+                    let facts = MemberFacts { system_id, ..facts };
+                    self.members.insert(me.clone(), Member { lease, mod_revision: rev, keddah, facts });
                 }
                 ok
             }
@@ -361,7 +360,6 @@ pub fn is_etcds(deed: Deed) -> bool {
         deed,
         ClaimInitialize
             | FinishInitialize
-            | ForsakeInitialize
             | AbandonInitialize
             | TakeLeaderKey
             | ReleaseLeaderKey

@@ -96,6 +96,12 @@ pub struct Host {
     /// The etcd cluster whose answers count in this boot.
     pub pinned: Option<u64>,
     pub postgres: Postgres,
+    /// What its configuration file says.
+    pub local: Local,
+    /// The user's programs end badly.
+    pub programs_fail: bool,
+    /// How long the user's programs take, in ms.
+    pub programs_take: Option<u64>,
     pub job: Option<JobReport>,
     pub preflight: Option<Preflight>,
     pub oldest_wal: Option<OldestWal>,
@@ -128,6 +134,9 @@ impl Host {
             after_pause: false,
             pinned: None,
             postgres: Postgres::new(),
+            local: Local::default(),
+            programs_fail: false,
+            programs_take: None,
             job: None,
             preflight: None,
             oldest_wal: None,

@@ -33,6 +33,8 @@ pub struct Disk {
     pub state: ControlState,
     pub recovery_signal: bool,
     pub bootstrap_unfinished: bool,
+    /// Made by the user's program: its first start leads through a recovery that ends by itself.
+    pub restored: bool,
     /// Index of the latest checkpoint record.
     pub checkpoint: usize,
     pub slots: BTreeSet<String>,
@@ -50,6 +52,7 @@ impl Disk {
             state: ControlState::ShutDown,
             recovery_signal: false,
             bootstrap_unfinished: true,
+            restored: false,
             checkpoint: 0,
             slots: BTreeSet::new(),
             sync_names: SyncNames::Off,
@@ -88,7 +91,7 @@ impl Disk {
             rewindable: true,
             recovery_signal: self.recovery_signal,
             bootstrap_unfinished: self.bootstrap_unfinished,
-            restored: false,
+            restored: self.restored,
             half_rewound: None,
         }
     }
@@ -156,6 +159,8 @@ pub struct Waiting {
 pub struct Postgres {
     pub disk: Option<Disk>,
     pub unfinished: bool,
+    /// Nobody can read what lies in the data directory.
+    pub spoilt: bool,
     pub process: Process,
     pub upstream: Upstream,
     pub streaming: bool,
@@ -183,6 +188,7 @@ impl Postgres {
         Postgres {
             disk: None,
             unfinished: false,
+            spoilt: false,
             process: Process::Stopped,
             upstream: Upstream::Nobody,
             streaming: false,
@@ -238,6 +244,7 @@ impl Postgres {
 
     pub fn data(&self) -> Data {
         match (&self.disk, self.unfinished) {
+            _ if self.spoilt => Data::Unreadable,
             (Some(disk), _) => Data::Present(disk.control()),
             (None, true) => Data::Unfinished,
             (None, false) => Data::Empty,

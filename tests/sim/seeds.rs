@@ -23,22 +23,8 @@ const TOLD: usize = 60;
 const FAILURES: usize = 8;
 
 /// Reasons that no seed and no story reaches, each with why.
-const NOT_REACHED: &[(&str, &str)] = &[
-    ("LeadingWithoutData", "no simulated person empties a data directory under the lock"),
-    ("ReleasedForCandidate", "every simulated member is Keddah's, and its member key is there when asked"),
-    ("CopyingSlots", "the simulated servers have no logical slots; a unit test has it"),
-    ("FollowingNobody", "no simulated member has the tag nostream"),
-    ("RunningPrePromote", "no simulated member has a program before its promotion; unit tests have it"),
-    ("PrePromoteFailed", "no simulated member has a program before its promotion; unit tests have it"),
-    ("JoiningOnly", "every simulated member may make the cluster; a unit test has it"),
-    ("CloningRemote", "there is one simulated cluster; a unit test has it"),
-    ("RecoveringRestored", "no simulated cluster is made from a backup; unit tests have it"),
-    ("Restoring", "no simulated member has a method that needs no leader; a unit test has it"),
-    ("InitializeFailed", "the simulated initdb never fails"),
-    ("ForeignData", "no simulated data comes from another cluster; a unit test has it"),
-    ("UnreadableData", "the simulated disk does not rot"),
-    ("CancellingJob", "the simulated job that needs the lock takes less than its lease"),
-];
+const NOT_REACHED: &[(&str, &str)] =
+    &[("CopyingSlots", "the simulated servers have no logical slots; a unit test has it")];
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;

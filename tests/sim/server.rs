@@ -118,7 +118,10 @@ impl World {
         let tick = self.hosts[host].tick(self.now);
         let takes = match &job {
             Job::Initdb => self.rng.between(500, 2_000),
-            Job::PostBootstrap { .. } | Job::PrePromote { .. } => self.rng.between(100, 400),
+            Job::PostBootstrap { .. } | Job::PrePromote { .. } => {
+                let drawn = self.rng.between(100, 400);
+                self.hosts[host].programs_take.unwrap_or(drawn)
+            }
             Job::Clone { .. } | Job::Restore | Job::CloneRemote => self.rng.between(800, 4_000),
             Job::ArchiveLast { .. } => self.rng.between(20, 200),
             Job::Rewind { .. } => self.rng.between(300, 2_000),
@@ -157,24 +160,27 @@ impl World {
         }
         let Some(report) = self.hosts[host].job.clone() else { return };
         let done = match &report.job {
+            Job::Initdb if self.hosts[host].programs_fail => false,
             Job::Initdb => {
                 let id = self.next_record();
                 let mut disk = Disk::new(SystemId(1_000 + host as u64 * 100 + number));
                 disk.append(1, id);
+                disk.restored = self.hosts[host].local.custom_bootstrap;
                 self.hosts[host].postgres.disk = Some(disk);
                 true
             }
             Job::PostBootstrap { .. } => {
                 let postgres = &mut self.hosts[host].postgres;
-                let ok = postgres.runs_as(Started::Primary);
-                if ok {
-                    postgres.disk.as_mut().unwrap().bootstrap_unfinished = false;
+                let serves = postgres.runs_as(Started::Primary);
+                if let Some(disk) = postgres.disk.as_mut().filter(|_| serves) {
+                    disk.restored = false;
                 }
-                ok
+                serves
             }
             Job::Clone { source, .. } => self.copy_from(host, source, false),
             Job::Restore | Job::CloneRemote => false,
-            Job::PrePromote { .. } | Job::ArchiveLast { .. } => true,
+            Job::PrePromote { .. } => !self.hosts[host].programs_fail,
+            Job::ArchiveLast { .. } => true,
             Job::Rewind { source, .. } => self.copy_from(host, source, true),
             Job::CrashRecovery => {
                 let id = self.next_record();

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use keddah::agent::view::Watchdog;
-use keddah::cluster::SyncMode;
+use keddah::cluster::{SyncMode, SystemId};
 use keddah::settings::Settings;
 
-use crate::faults::{Change, Fault};
+use crate::faults::{Change, Fault, Key};
 use crate::network::ETCD;
 use crate::world::World;
 
@@ -111,6 +111,53 @@ fn tell(text: &str) -> Told {
             }
             ["heal"] => world.heal(),
             ["delete", "leader-key"] => world.fault(Fault::DeleteLeaderKey),
+            ["delete", "initialize"] => world.fault(Fault::DeleteKey(Key::Initialize)),
+            ["delete", "history"] => world.fault(Fault::DeleteKey(Key::History)),
+            ["remove", "cluster"] => {
+                world.fault(Fault::DeleteLeaderKey);
+                let members = (0..world.hosts.len()).map(Key::Member);
+                let keys =
+                    [Key::Initialize, Key::Status, Key::History, Key::Failsafe, Key::Failover, Key::Config];
+                keys.into_iter().chain(members).for_each(|key| world.fault(Fault::DeleteKey(key)));
+            }
+            ["write", "initialize"] => world.restore_identifier(),
+            ["lose-data", _] => {
+                let f = Fault::LoseData { host: at(1) };
+                world.fault(f);
+            }
+            ["foreign-data", _] => {
+                let h = at(1);
+                world.hosts[h].postgres.disk.as_mut().expect("it has data").system_id = SystemId(99);
+            }
+            ["spoil-data", _] => {
+                let h = at(1);
+                world.hosts[h].postgres.spoilt = true;
+            }
+            ["nostream", _] => {
+                let h = at(1);
+                world.hosts[h].tags.nostream = true;
+            }
+            ["pre-promote", _] => {
+                let h = at(1);
+                world.hosts[h].local.pre_promote = true;
+            }
+            ["custom-bootstrap", _] => {
+                let h = at(1);
+                world.hosts[h].local.custom_bootstrap = true;
+            }
+            ["copies-without-leader", _] => {
+                let h = at(1);
+                world.hosts[h].local.copies_without_leader = true;
+            }
+            ["programs", _, "fail"] => {
+                let h = at(1);
+                world.hosts[h].programs_fail = true;
+            }
+            ["programs", _, "take", time] => {
+                let h = at(1);
+                world.hosts[h].programs_take = Some(seconds(time));
+            }
+            ["patroni", name] => drop(world.etcd.patroni.insert(name.parse().unwrap())),
             ["kill", "host", _] => {
                 let f = Fault::CrashHost { host: at(2) };
                 world.fault(f);

@@ -44,7 +44,7 @@ impl World {
             wall: UnixMs(i64::try_from(self.now).unwrap() + h.wall_ahead),
             me: h.name.clone(),
             tags: h.tags.clone(),
-            local: Local::default(),
+            local: h.local.clone(),
             settings,
             dcs,
             lease,

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::agent::decide::Action;
-use crate::agent::decide::action::Compared;
+use crate::agent::decide::action::{Compared, Identifier};
 use crate::agent::lease::keeper::{Keeper, KeeperError};
 use crate::agent::observe::dcs::DcsRead;
 use crate::agent::view::{Fence, LeaseId, MemberFacts, Status, Verdict};
@@ -61,9 +61,6 @@ impl DcsActor {
             }
             Action::AbandonInitialize { lease } => {
                 self.claimed(*lease).then(Write::Delete { key: self.keys.initialize() })
-            }
-            Action::ForsakeInitialize { fence, system_id, config } => {
-                self.forsake(*fence, *system_id, *config)
             }
             Action::TakeLeaderKey { lease, compared, sync, spend_failover } => {
                 match self.keeper.renew().await {
@@ -149,8 +146,11 @@ impl DcsActor {
     }
 
     fn claim(&self, lease: LeaseId) -> Txn {
-        let key = self.keys.initialize();
-        Txn::default().when(Compare::Absent { key: key.clone() }).then(Write::put_leased(key, "", lease.0))
+        let keys = &self.keys;
+        let others = [keys.leader(), keys.status(), keys.history(), keys.sync(), keys.failsafe()];
+        let nothing = others.into_iter().chain([keys.initialize()]);
+        let txn = nothing.fold(Txn::default(), |txn, key| txn.when(Compare::Absent { key }));
+        txn.then(Write::put_leased(keys.initialize(), "", lease.0))
     }
 
     fn claimed(&self, lease: LeaseId) -> Txn {
@@ -158,22 +158,6 @@ impl DcsActor {
         Txn::default()
             .when(Compare::Value { key: key.clone(), value: String::new() })
             .when(Compare::Lease { key, lease: lease.0 })
-    }
-
-    fn forsake(&self, fence: Fence, system_id: SystemId, config: bool) -> Txn {
-        let key = self.keys.initialize();
-        let mut txn = self
-            .fenced(fence)
-            .when(Compare::Value { key: key.clone(), value: system_id.to_string() })
-            .then(Write::Delete { key })
-            .then(Write::Delete { key: self.keys.sync() })
-            .then(Write::Delete { key: self.keys.leader() });
-        if config {
-            txn = txn
-                .when(Compare::ModRevision { key: self.keys.config(), revision: fence.create_revision.0 })
-                .then(Write::Delete { key: self.keys.config() });
-        }
-        txn
     }
 
     fn finish_initialize(
@@ -212,9 +196,9 @@ impl DcsActor {
             .when(same(self.keys.history(), history.0));
         let key = self.keys.initialize();
         txn = match initialize {
-            Some(id) => txn.when(Compare::Value { key, value: id.to_string() }),
-            None => {
-                txn.when(Compare::Absent { key: key.clone() }).then(Write::put(key, system_id.to_string()))
+            Identifier::Is(id) => txn.when(Compare::Value { key, value: id.to_string() }),
+            Identifier::Missing { seen } => {
+                txn.when(same(key.clone(), seen.0)).then(Write::put(key, system_id.to_string()))
             }
         };
         txn = txn.then(Write::put_leased(self.keys.leader(), self.me.as_str(), lease.0));
@@ -242,7 +226,11 @@ impl DcsActor {
         }
         Write::put(
             self.keys.status(),
-            document.with_slots(&status.slots).with_retain_slots(&status.retain_slots).to_text(),
+            document
+                .with_slots(&status.slots)
+                .with_retain_slots(&status.retain_slots)
+                .with_timeline(status.timeline)
+                .to_text(),
         )
     }
 
@@ -323,11 +311,15 @@ fn publication(facts: &MemberFacts, particulars: &Particulars) -> Publication {
         checkpoint_pending,
         restart_at: _,
         gate_released,
+        system_id,
     } = facts;
     let mut keddah = particulars.keddah.clone();
     keddah.insert("version".to_owned(), env!("CARGO_PKG_VERSION").into());
     if let Some(version) = version {
         keddah.insert("server_version".to_owned(), version.0.into());
+    }
+    if let Some(system_id) = system_id {
+        keddah.insert("system_identifier".to_owned(), system_id.to_string().into());
     }
     if *gate_released {
         keddah.insert("gate".to_owned(), "released".into());

@@ -202,8 +202,7 @@ impl Work {
             password: config.postgresql.superuser.password.clone(),
         };
         run_initdb(&self.instance.installation, self.instance.data_dir(), &what)?;
-        let owner_only = Attributes { mode: Some(0o600), uid: None, gid: None };
-        files::replace(&bootstrap_mark(self.instance.data_dir()), b"", owner_only)?;
+        mark_bootstrap(self.instance.data_dir())?;
         Ok(())
     }
 
@@ -277,10 +276,9 @@ impl Work {
         if let Some(command) = &self.instance.config.bootstrap.post_init {
             self.post_init(command).await?;
         }
-        let was_restored = is_restored(self.instance.data_dir());
-        files::remove(&bootstrap_mark(self.instance.data_dir()))?;
-        if was_restored {
+        if is_restored(self.instance.data_dir()) {
             restored::settle(&self.instance)?;
+            mark_bootstrap(self.instance.data_dir())?;
             session.reload().await?;
         }
         Ok(())
@@ -334,6 +332,21 @@ pub(super) fn ended_well(command: String, output: &Output) -> Result<(), JobErro
         return Ok(());
     }
     Err(JobError::Command { command, exit: output.exit.to_string(), last_words: output.last_words(5) })
+}
+
+/// Marks data as that of a cluster in the making.
+fn mark_bootstrap(data_dir: &Path) -> Result<(), FileError> {
+    let owner_only = Attributes { mode: Some(0o600), uid: None, gid: None };
+    files::replace(&bootstrap_mark(data_dir), b"", owner_only)
+}
+
+/// Takes that mark away: the data is the cluster's.
+///
+/// # Errors
+/// The data directory may not be written.
+pub fn end_bootstrap(data_dir: &Path) -> Result<(), JobError> {
+    files::remove(&bootstrap_mark(data_dir))?;
+    Ok(())
 }
 
 /// Moves the data directory of a failed bootstrap aside, to a name ending in `.failed`; an older one there is replaced.

@@ -17,8 +17,8 @@ use crate::cluster::{History, Lsn, MemberName, SyncNames, SyncState, SystemId};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Action {
     // ── etcd ──
-    /// Put `initialize` = "" under the own lease, if the key is absent: this member will make the cluster, and its
-    /// death gives the claim back.
+    /// Put `initialize` = "" under the own lease, if neither it nor any key that a leader writes is there: this member
+    /// will make the cluster, and its death gives the claim back.
     ClaimInitialize {
         lease: LeaseId,
     },
@@ -33,13 +33,6 @@ pub enum Action {
     /// Delete `initialize` if it is the claim made under `lease`.
     AbandonInitialize {
         lease: LeaseId,
-    },
-    /// Fenced, if `initialize` is this identifier: `initialize`, `sync` and the leader key are deleted, and `config` too
-    /// where it came with them: nothing is left of a cluster that could not be made.
-    ForsakeInitialize {
-        fence: Fence,
-        system_id: SystemId,
-        config: bool,
     },
     /// A keepalive, and right after its answer one transaction that compares all of `compared` and puts `leader` =
     /// this member under `lease`, with the new `sync` value and `failover` = `{}` where they are given.
@@ -196,6 +189,8 @@ pub enum Action {
     CancelJob,
     /// Move the data directory of a failed bootstrap to a name ending in `.failed`.
     SetDataAside,
+    /// Take from the data the mark of the making: it is the cluster's.
+    EndBootstrap,
 
     // ── towards people ──
     /// Run the configured callbacks, without waiting for them.
@@ -217,8 +212,7 @@ pub enum Action {
 /// Everything that a candidate's eligibility rested on. Zero stands for an absent key; the leader key must be absent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Compared {
-    /// `initialize` must still be this identifier; with None it must be absent, and is written in the transaction.
-    pub initialize: Option<SystemId>,
+    pub initialize: Identifier,
     /// The identifier of the own data.
     pub system_id: SystemId,
     pub sync: Revision,
@@ -226,6 +220,16 @@ pub struct Compared {
     pub failover: Revision,
     pub failsafe: Revision,
     pub history: Revision,
+}
+
+/// What `initialize` must still be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Identifier {
+    Is(SystemId),
+    /// It names no cluster, last changed at this revision (zero: absent); the transaction writes the own identifier.
+    Missing {
+        seen: Revision,
+    },
 }
 
 /// What a callback is told about.
@@ -270,7 +274,6 @@ impl Action {
             Action::ClaimInitialize { .. } => Deed::ClaimInitialize,
             Action::FinishInitialize { .. } => Deed::FinishInitialize,
             Action::AbandonInitialize { .. } => Deed::AbandonInitialize,
-            Action::ForsakeInitialize { .. } => Deed::ForsakeInitialize,
             Action::TakeLeaderKey { .. } => Deed::TakeLeaderKey,
             Action::ReleaseLeaderKey { .. } => Deed::ReleaseLeaderKey,
             Action::HandOver { .. } => Deed::HandOver,
@@ -303,6 +306,7 @@ impl Action {
             Action::StartJob { .. } => Deed::StartJob,
             Action::CancelJob => Deed::CancelJob,
             Action::SetDataAside => Deed::SetDataAside,
+            Action::EndBootstrap => Deed::EndBootstrap,
             Action::Callback { .. } => Deed::Callback,
             Action::AnswerRequest { .. } => Deed::AnswerRequest,
             Action::Exit { .. } => Deed::Exit,

@@ -1,13 +1,14 @@
 //! Making the cluster, and keeping out what is not of it.
 
-use crate::agent::view::{Control, Fence, Guard, Initialize, Job, JobReport, JobState, LeaseId, StopMode};
-use crate::cluster::{SyncMode, SyncState, SystemId};
+use crate::agent::view::{
+    Control, Fence, Guard, Initialize, Job, JobReport, JobState, LeaseId, StopMode, Watchdog,
+};
+use crate::cluster::{SyncMode, SyncState};
 
 use super::action::ExitStatus;
 use super::draft::{Choice, Draft, Wake, living_lease};
-use super::memory::GivingUp;
 use super::situation::{Lock, Server, Situation, Was};
-use super::{Action, Reason, election, stopping};
+use super::{Action, Reason, Why, identity, leader, stopping};
 
 /// How often the roles of a new cluster are tried: the first attempt may have failed with a server that fell.
 const ROLES_ATTEMPTS: u32 = 2;
@@ -21,6 +22,9 @@ pub(super) fn identity(s: &Situation<'_>, draft: &mut Draft<'_>) -> Option<Choic
         Some(Initialize::UnderWay { .. } | Initialize::Invalid) | None => return None,
     };
     if control.system_id == theirs {
+        if control.bootstrap_unfinished {
+            draft.act(Action::EndBootstrap);
+        }
         return None;
     }
     if control.bootstrap_unfinished {
@@ -72,11 +76,18 @@ pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
     let initialize = s.snapshot().and_then(|snapshot| snapshot.initialize.as_ref()).map(|keyed| &keyed.value);
     let Some(lease) = living_lease(s) else { return (Reason::NoLease, Wake::Progress) };
     match initialize {
-        Some(Initialize::Done(id)) => initialized(s, lease, *id, draft),
-        Some(Initialize::UnderWay { lease: claim }) if *claim == lease => make(s, lease, draft),
-        Some(Initialize::UnderWay { .. } | Initialize::Invalid) => (Reason::AnotherInitializes, Wake::Loop),
-        None => {
-            if leftover(s) {
+        Some(Initialize::Done(_)) if s.view.local.copies_without_leader => {
+            draft.start_job(Job::Restore, Reason::Restoring)
+        }
+        Some(Initialize::Done(_)) => (Reason::NobodyToClone, Wake::Loop),
+        Some(Initialize::UnderWay { .. }) => (Reason::AnotherInitializes, Wake::Loop),
+        Some(Initialize::Invalid) | None => {
+            let attempt = s.unfinished().is_some();
+            let not_new = s.snapshot().and_then(|snapshot| identity::not_new(s, snapshot));
+            if let Some(reason) = not_new.filter(|_| !attempt) {
+                return (reason, Wake::Loop);
+            }
+            if attempt || matches!(s.server, Server::Unfinished) {
                 draft.act(Action::SetDataAside);
                 return (Reason::InitializeFailed, Wake::After);
             }
@@ -94,32 +105,57 @@ pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
             if s.view.local.joins_only || s.view.tags.failover_priority() == 0 {
                 return (Reason::JoiningOnly, Wake::Loop);
             }
+            if s.view.watchdog == Watchdog::Unusable {
+                return (Reason::WatchdogUnusable, Wake::Loop);
+            }
             draft.act(Action::ClaimInitialize { lease });
             (Reason::ClaimingInitialize, Wake::After)
         }
     }
 }
 
-/// Tells whether this member makes the cluster, under the lease that it has.
-pub(super) fn claimed(s: &Situation<'_>) -> bool {
-    let initialize = s.snapshot().and_then(|snapshot| snapshot.initialize.as_ref()).map(|keyed| &keyed.value);
-    match (initialize, living_lease(s)) {
-        (Some(Initialize::UnderWay { lease: claim }), Some(lease)) => *claim == lease,
-        (Some(_) | None, _) => false,
+/// What the holder of the claim does, until the cluster has its identifier and its leader. Both come last: whoever sees
+/// a leader sees a cluster that serves.
+pub(super) fn make(s: &Situation<'_>, fence: Fence, draft: &mut Draft<'_>) -> Choice {
+    let standby_cluster = s.view.settings.standby_cluster.is_some();
+    match s.server {
+        Server::NoData => make_data(s, fence.lease, standby_cluster, draft),
+        Server::Down { control, .. } if standby_cluster && Was::of(control) == Was::Replica => {
+            finish(s, fence.lease, control, draft)
+        }
+        Server::Down { control, crashed } if control.bootstrap_unfinished => {
+            start(s, fence, control, crashed, draft)
+        }
+        Server::Down { .. } | Server::Unfinished => {
+            draft.act(Action::SetDataAside);
+            draft.act(Action::AbandonInitialize { lease: fence.lease });
+            (Reason::InitializeFailed, Wake::After)
+        }
+        Server::Unreadable => {
+            draft.act(Action::AbandonInitialize { lease: fence.lease });
+            (Reason::UnreadableData, Wake::After)
+        }
+        Server::Starting { since, .. } | Server::Unresponsive { since, .. } => {
+            leader::keep_gate(s, fence, draft);
+            (Reason::NewClusterIsStarting { since }, Wake::ProgressSince(since))
+        }
+        Server::Stopping { mode, since } => {
+            leader::keep_gate(s, fence, draft);
+            stopping(s, draft, mode, since)
+        }
+        Server::Replica(_) => {
+            leader::keep_gate(s, fence, draft);
+            (Reason::RecoveringRestored, Wake::Progress)
+        }
+        Server::Primary(_) => {
+            leader::keep_gate(s, fence, draft);
+            serve(s, fence, draft)
+        }
     }
 }
 
-/// What the holder of the claim does.
-fn make(s: &Situation<'_>, lease: LeaseId, draft: &mut Draft<'_>) -> Choice {
-    let standby_cluster = s.view.settings.standby_cluster.is_some();
-    let made = s.view.postgres.control().filter(|control| {
-        control.bootstrap_unfinished || (standby_cluster && Was::of(control) == Was::Replica)
-    });
-    if let Some(control) = made {
-        let sync = first_sync(s);
-        draft.act(Action::FinishInitialize { lease, system_id: control.system_id, sync });
-        return (Reason::FinishingInitialize, Wake::After);
-    }
+/// Makes the data of the new cluster, or gives the claim back after the attempt that failed.
+fn make_data(s: &Situation<'_>, lease: LeaseId, standby_cluster: bool, draft: &mut Draft<'_>) -> Choice {
     let job = if standby_cluster { Job::CloneRemote } else { Job::Initdb };
     let failed = s
         .view
@@ -127,52 +163,68 @@ fn make(s: &Situation<'_>, lease: LeaseId, draft: &mut Draft<'_>) -> Choice {
         .as_ref()
         .is_some_and(|report| report.job == job && matches!(report.state, JobState::Failed { .. }));
     // A claim outlives one failed attempt only to be given back.
-    let give_back = failed && draft.start_would_wait();
-    if matches!(s.server, Server::NoData) && !give_back {
+    if !failed || !draft.start_would_wait() {
         let reason = if standby_cluster { Reason::CloningRemote } else { Reason::Initializing };
         return draft.start_job(job, reason);
     }
-    if !matches!(s.server, Server::NoData) {
-        draft.act(Action::SetDataAside);
-    }
     draft.act(Action::AbandonInitialize { lease });
     // A restored backup may take hours; whether it is worth another attempt is for a person to say.
-    if failed && s.view.local.custom_bootstrap {
+    if s.view.local.custom_bootstrap {
         draft.act(Action::Exit { status: ExitStatus::Failure });
     }
     (Reason::InitializeFailed, Wake::After)
 }
 
-/// The cluster has an identifier and no leader, and this member has nothing that could be started.
-fn initialized(s: &Situation<'_>, lease: LeaseId, id: SystemId, draft: &mut Draft<'_>) -> Choice {
-    let own = s.view.postgres.control().filter(|control| control.bootstrap_unfinished);
-    if let (Some(control), Some(snapshot)) = (own, s.snapshot()) {
-        // Made here, and the lock was lost before the roles were: nobody else has this data.
-        draft.act(election::take(s, snapshot, lease, Some(id), control.system_id));
-        return (Reason::TakingLock { lsn: control.checkpoint, timeline: control.timeline }, Wake::After);
+/// Starts the new data under the claim.
+fn start(s: &Situation<'_>, fence: Fence, control: &Control, crashed: bool, draft: &mut Draft<'_>) -> Choice {
+    // A recovery that ended the server ends the next one in the same place.
+    let ends_again = control.restored && crashed && draft.memory.restored_began;
+    let tried = draft.memory.starts.tried >= leader::STARTS_UNDER_LOCK;
+    if draft.memory.recovery.roles_failed >= ROLES_ATTEMPTS || tried || ends_again {
+        return give_up(s, fence.lease, draft);
     }
-    if s.view.local.copies_without_leader {
-        return draft.start_job(Job::Restore, Reason::Restoring);
+    if s.view.guard == Guard::Absent {
+        return (Reason::GuardAbsent, Wake::Progress);
     }
-    (Reason::NobodyToClone, Wake::Loop)
+    if let Some(until) = draft.start_backoff() {
+        return (Reason::StartingNewCluster, Wake::At(until, Why::Backoff));
+    }
+    draft.count_start();
+    draft.memory.restored_began |= control.restored;
+    leader::keep_gate(s, fence, draft);
+    draft.act(Action::StartPrimary { fence });
+    (Reason::StartingNewCluster, Wake::After)
+}
+
+/// Makes the roles of the new cluster on its running primary, and then the cluster known.
+fn serve(s: &Situation<'_>, fence: Fence, draft: &mut Draft<'_>) -> Choice {
+    let job = Job::PostBootstrap { fence };
+    let report = s.view.job.as_ref().filter(|report| report.job == job).map(|report| report.state);
+    if let (Some(JobState::Done { .. }), Some(control)) = (report, s.view.postgres.control()) {
+        return finish(s, fence.lease, control, draft);
+    }
+    if draft.memory.recovery.roles_failed >= ROLES_ATTEMPTS {
+        draft.stop(StopMode::Fast);
+        return (Reason::InitializeFailed, Wake::Progress);
+    }
+    draft.start_job(job, Reason::CreatingRoles)
+}
+
+fn finish(s: &Situation<'_>, lease: LeaseId, control: &Control, draft: &mut Draft<'_>) -> Choice {
+    let sync = first_sync(s);
+    draft.act(Action::FinishInitialize { lease, system_id: control.system_id, sync });
+    (Reason::FinishingInitialize, Wake::After)
 }
 
 /// Takes back a cluster that could not be made, and ends: its data is put aside for a person to look at.
-pub(super) fn give_up(s: &Situation<'_>, fence: Fence, control: &Control, draft: &mut Draft<'_>) -> Choice {
+fn give_up(s: &Situation<'_>, lease: LeaseId, draft: &mut Draft<'_>) -> Choice {
     if matches!(s.view.guard, Guard::Armed { .. } | Guard::Released) {
         draft.act(Action::Disarm);
     }
-    let config = s.snapshot().is_some_and(|snapshot| snapshot.config == fence.create_revision);
-    draft.act(Action::ForsakeInitialize { fence, system_id: control.system_id, config });
+    draft.act(Action::AbandonInitialize { lease });
     draft.act(Action::SetDataAside);
     draft.act(Action::Exit { status: ExitStatus::Failure });
     (Reason::InitializeFailed, Wake::After)
-}
-
-/// Tells whether the data directory holds what an attempt to make a cluster left.
-fn leftover(s: &Situation<'_>) -> bool {
-    matches!(s.server, Server::Unfinished)
-        || s.view.postgres.control().is_some_and(|control| control.bootstrap_unfinished)
 }
 
 fn first_sync(s: &Situation<'_>) -> Option<SyncState> {
@@ -180,34 +232,29 @@ fn first_sync(s: &Situation<'_>) -> Option<SyncState> {
         .then(|| SyncState { leader: Some(s.view.me.clone()), ..SyncState::default() })
 }
 
-/// Makes the roles of a new cluster on its running primary.
-pub(super) fn make_roles(s: &Situation<'_>, fence: Fence, draft: &mut Draft<'_>) -> Option<Choice> {
-    s.view.postgres.control().filter(|control| control.bootstrap_unfinished)?;
-    if draft.memory.recovery.roles_failed >= ROLES_ATTEMPTS {
-        draft.memory.giving_up = Some(GivingUp::BootstrapFailed);
-        draft.stop(StopMode::Fast);
-        return Some((Reason::InitializeFailed, Wake::Progress));
-    }
-    Some(draft.start_job(Job::PostBootstrap { fence }, Reason::CreatingRoles))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::fixture::{Fixture, NOW, control, healthy, secs};
     use super::super::{Decision, Memory, decide};
     use super::*;
-    use crate::agent::view::{ControlState, Data, Deed, Keyed, Local, Process, Revision, Running, Snapshot};
+    use crate::agent::view::{ControlState, Data, Deed, Keyed, Local, Process, Revision, Snapshot};
 
-    const FENCE: Fence = Fence { lease: LeaseId(1), create_revision: Revision(5) };
+    /// The claim of `a`, as a fence.
+    const CLAIM: Fence = Fence { lease: LeaseId(1), create_revision: Revision(3) };
+
+    /// What takes a cluster back that could not be made.
+    const TAKEN_BACK: [Deed; 4] = [Deed::Disarm, Deed::AbandonInitialize, Deed::SetDataAside, Deed::Exit];
 
     fn deeds(decision: &Decision) -> Vec<Deed> {
         let all = decision.actions.iter().map(Action::deed);
         all.filter(|deed| ![Deed::PublishMember, Deed::Callback, Deed::WriteStatus].contains(deed)).collect()
     }
 
-    /// `a` leads a cluster that its own program restored; the server is down.
+    /// `a` makes the cluster, by a program that restored it; the server is down.
     fn restored() -> Fixture {
-        healthy("a").with(|f| {
+        healthy("a").leader_gone().with(|f| {
+            let value = Initialize::UnderWay { lease: CLAIM.lease };
+            f.snapshot.initialize = Some(Keyed { value, mod_revision: CLAIM.create_revision });
             f.view.local.custom_bootstrap = true;
             f.view.postgres.process = Process::Stopped;
             let made = Control { bootstrap_unfinished: true, restored: true, ..control() };
@@ -215,12 +262,26 @@ mod tests {
         })
     }
 
+    /// The same once the server has come out of recovery.
+    fn serving() -> Fixture {
+        let primary = healthy("a").view.postgres.process;
+        restored().with(|f| {
+            f.view.postgres.process = primary;
+            let made = Control { bootstrap_unfinished: true, ..control() };
+            f.view.postgres.data = Data::Present(Control { state: ControlState::InProduction, ..made });
+        })
+    }
+
+    fn roles(state: JobState) -> JobReport {
+        JobReport { job: Job::PostBootstrap { fence: CLAIM }, started: NOW, progressed: NOW, state }
+    }
+
     #[test]
     fn a_restored_cluster_starts_through_the_gate_although_it_will_recover() {
         let start = decide(&restored().view(), &Memory::default());
 
-        assert_eq!(start.reason, Reason::StartingAsPrimary);
-        assert_eq!(deeds(&start), [Deed::StartPrimary]);
+        assert_eq!(start.reason, Reason::StartingNewCluster);
+        assert_eq!(deeds(&start), [Deed::Arm, Deed::StartPrimary]);
     }
 
     #[test]
@@ -231,7 +292,7 @@ mod tests {
         let decision = decide(&recovering.view(), &Memory::default());
 
         assert_eq!(decision.reason, Reason::RecoveringRestored);
-        assert_eq!(deeds(&decision), []);
+        assert_eq!(deeds(&decision), [Deed::Arm]);
     }
 
     #[test]
@@ -241,45 +302,59 @@ mod tests {
         let first = decide(&fell.clone().view(), &Memory::default());
         let decision = decide(&fell.view(), &first.memory);
 
-        assert_eq!(deeds(&first), [Deed::StartPrimary], "an end from before is not of this recovery");
+        assert_eq!(
+            deeds(&first),
+            [Deed::Arm, Deed::StartPrimary],
+            "an end from before is not of this recovery"
+        );
 
         assert_eq!(decision.reason, Reason::InitializeFailed);
-        assert_eq!(deeds(&decision), [Deed::Disarm, Deed::ForsakeInitialize, Deed::SetDataAside, Deed::Exit]);
-        let forsake = Action::ForsakeInitialize { fence: FENCE, system_id: SystemId(7), config: false };
-        assert!(decision.actions.contains(&forsake), "the configuration was there before: it stays");
+        assert_eq!(deeds(&decision), TAKEN_BACK);
+    }
+
+    #[test]
+    fn a_cluster_is_known_and_led_once_it_serves() {
+        let begins = decide(&serving().view(), &Memory::default());
+        let made = serving().with(|f| f.view.job = Some(roles(JobState::Done { at: NOW })));
+        let finishes = decide(&made.clone().view(), &Memory::default());
+        let led = made.with(|f| {
+            f.snapshot.leader = healthy("a").snapshot.leader;
+            f.snapshot.initialize = healthy("a").snapshot.initialize;
+        });
+        let leads = decide(&led.view(), &Memory::default());
+
+        assert_eq!(deeds(&begins), [Deed::Arm, Deed::StartJob]);
+        assert_eq!(deeds(&finishes), [Deed::Arm, Deed::FinishInitialize]);
+        assert_eq!(leads.reason, Reason::Leading);
+        assert_eq!(deeds(&leads)[0], Deed::EndBootstrap);
     }
 
     #[test]
     fn roles_that_cannot_be_made_take_the_cluster_back_after_the_second_attempt() {
-        let failed = |at| JobReport {
-            job: Job::PostBootstrap { fence: FENCE },
-            started: NOW,
-            progressed: NOW,
-            state: JobState::Failed { at },
-        };
-        let serving = healthy("a").with(|f| {
-            let made = Control { bootstrap_unfinished: true, ..control() };
-            f.view.postgres.data = Data::Present(Control { state: ControlState::InProduction, ..made });
-            f.view.job = Some(failed(NOW));
-        });
+        let serving = serving().with(|f| f.view.job = Some(roles(JobState::Failed { at: NOW })));
         let first = decide(&serving.clone().view(), &Memory::default());
-        let again = serving.with(|f| f.view.job = Some(failed(NOW + secs(1))));
+        let again = serving.with(|f| f.view.job = Some(roles(JobState::Failed { at: NOW + secs(1) })));
         let second = decide(&again.clone().view(), &first.memory);
         let down = again.with(|f| f.view.postgres.process = Process::Stopped);
         let third = decide(&down.view(), &second.memory);
 
         assert!(matches!(first.reason, Reason::JobBackoff { .. }));
-        assert_eq!(deeds(&second), [Deed::Stop]);
-        assert_eq!(deeds(&third), [Deed::Disarm, Deed::ForsakeInitialize, Deed::SetDataAside, Deed::Exit]);
+        assert_eq!(deeds(&second), [Deed::Arm, Deed::Stop]);
+        assert_eq!(deeds(&third), TAKEN_BACK);
     }
 
     #[test]
-    fn whoever_made_the_cluster_takes_the_lock_again_and_goes_on() {
-        let lost = restored().leader_gone();
+    fn a_lost_claim_ends_the_server_and_its_data_is_put_aside() {
+        let lost = serving().with(|f| f.snapshot.initialize = None);
+        let stops = decide(&lost.clone().view(), &Memory::default());
+        let down = lost.with(|f| f.view.postgres.process = Process::Stopped);
+        let cleans = decide(&down.view(), &stops.memory);
 
-        let decision = decide(&lost.view(), &Memory::default());
-
-        assert_eq!(deeds(&decision), [Deed::Disarm, Deed::TakeLeaderKey]);
+        assert_eq!(
+            (&stops.reason, deeds(&stops)),
+            (&Reason::InitializeFailed, vec![Deed::Disarm, Deed::Stop])
+        );
+        assert_eq!(deeds(&cleans), [Deed::Disarm, Deed::SetDataAside]);
     }
 
     #[test]
@@ -330,16 +405,5 @@ mod tests {
 
         assert_eq!(waits.reason, Reason::NobodyToClone);
         assert_eq!(restores.actions[0], Action::StartJob { job: Job::Restore });
-    }
-
-    #[test]
-    fn a_running_primary_is_needed_to_make_roles() {
-        let primary = healthy("a").view.postgres.process;
-        assert!(matches!(primary, Process::Running(Running::Primary(_))));
-        let made = restored().with(|f| f.view.postgres.process = primary);
-
-        let decision = decide(&made.view(), &Memory::default());
-
-        assert_eq!(decision.actions[0], Action::StartJob { job: Job::PostBootstrap { fence: FENCE } });
     }
 }

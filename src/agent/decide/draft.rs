@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::agent::view::{
-    Deed, Job, JobReport, JobState, Lease, Process, Running, Started, StopMode, Tick, Upstream, Verdict,
+    Deed, Initialize, Job, JobReport, JobState, Keyed, Lease, Process, Running, Started, StopMode, Tick,
+    Upstream, Verdict,
 };
 use crate::cluster::{Lsn, MemberName, Role, State};
 
@@ -188,7 +189,7 @@ impl<'a> Draft<'a> {
     fn note_lock(&mut self) {
         let now = self.situation.now();
         match self.situation.lock {
-            Lock::Mine(_) => {
+            Lock::Mine(_) | Lock::Making(_) => {
                 self.memory.leaderless_since = None;
                 self.memory.race_position = None;
             }
@@ -203,6 +204,11 @@ impl<'a> Draft<'a> {
             }
             // The hand-over may have been carried out, so what was begun under the lock is kept until etcd answers.
             Lock::Unknown => {}
+        }
+        if let Some(Keyed { value: Initialize::Done(id), .. }) =
+            self.situation.snapshot().and_then(|snapshot| snapshot.initialize.as_ref())
+        {
+            self.memory.identifier = Some(*id);
         }
         if let Some(snapshot) = self.situation.snapshot()
             && let Some(key) = &snapshot.leader

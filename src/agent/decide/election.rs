@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::agent::view::{Initialize, Member, PeerFacts, ReplicaFacts, Revision, Snapshot, Tick, Watchdog};
 use crate::cluster::{FailoverRequest, MemberName, Role, State, SyncState, SystemId, Timeline};
 
-use super::action::Compared;
+use super::action::{Compared, Identifier};
 use super::draft::{Choice, Draft, Wake, living_lease};
 use super::memory::RacePosition;
 use super::situation::{Server, Situation, Was};
-use super::{Action, Reason, Why, bootstrap, failsafe, replica, standby, stopping, sync};
+use super::{Action, Reason, Why, bootstrap, failsafe, identity, replica, standby, stopping, sync};
 
 /// How long each member with precedence among equals gets, so that one transaction decides.
 const TURN: Duration = Duration::from_millis(50);
@@ -25,17 +25,19 @@ pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
         Server::NoData | Server::Unfinished => bootstrap::rule(s, draft),
         Server::Unreadable => (Reason::UnreadableData, Wake::Loop),
         Server::Down { control, .. } => {
-            if control.bootstrap_unfinished || bootstrap::claimed(s) {
+            if s.unfinished().is_some() {
                 return bootstrap::rule(s, draft);
             }
             // Half-written data is none.
             if control.half_rewound.is_some() {
                 return (Reason::NobodyToClone, Wake::Loop);
             }
-            let initialized = s.snapshot().is_some_and(|snapshot| snapshot.initialize.is_some());
+            let known =
+                s.snapshot().and_then(|snapshot| snapshot.initialize.as_ref()).map(|keyed| &keyed.value);
+            let lost = matches!(known, None | Some(Initialize::Invalid));
             // In a standby cluster all data is a replica's, and whose it is will be seen where it streams from.
             let standby_cluster = s.view.settings.standby_cluster.is_some();
-            if !initialized && (Was::of(control) != Was::Replica || standby_cluster) {
+            if lost && (Was::of(control) != Was::Replica || standby_cluster) {
                 draft.memory.adopting = true;
             }
             draft.start_replica(standby::upstream(s), Reason::StartingBeforeRace)
@@ -55,7 +57,7 @@ pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
 /// The key bears this member's name under a lease of an earlier process: it ends by itself, and then there is a race.
 pub(super) fn await_own_old_lease(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
     match s.server {
-        Server::Down { control, .. } if !control.bootstrap_unfinished && control.half_rewound.is_none() => {
+        Server::Down { control, .. } if s.unfinished().is_none() && control.half_rewound.is_none() => {
             draft.start_replica(standby::upstream(s), Reason::StartingBeforeRace)
         }
         Server::Stopping { mode, since } => stopping(s, draft, mode, since),
@@ -75,6 +77,10 @@ pub(super) fn stand(s: &Situation<'_>, facts: &ReplicaFacts, draft: &mut Draft<'
     let Some(snapshot) = s.snapshot() else { return (Reason::EtcdSilentFollowing, Wake::Loop) };
     let Some(lease) = living_lease(s) else { return (Reason::NoLease, Wake::Progress) };
     let request = snapshot.failover.as_ref().map(|keyed| &keyed.value);
+    let initialize = match identity::of_cluster(s, snapshot, draft) {
+        Ok(initialize) => initialize,
+        Err(choice) => return choice,
+    };
     if let Some(choice) = not_eligible(s, snapshot, facts, request, draft) {
         return choice;
     }
@@ -104,14 +110,10 @@ pub(super) fn stand(s: &Situation<'_>, facts: &ReplicaFacts, draft: &mut Draft<'
         return (Reason::LettingPeerGoFirst { peer }, Wake::At(until, Why::Turn));
     }
     let Some(control) = s.view.postgres.control() else { return (Reason::UnreadableData, Wake::Loop) };
-    let initialize = match snapshot.initialize.as_ref().map(|keyed| &keyed.value) {
-        Some(Initialize::Done(id)) => Some(*id),
-        Some(Initialize::UnderWay { .. } | Initialize::Invalid) | None => None,
-    };
     draft.act(take(s, snapshot, lease, initialize, control.system_id));
     let reason = match initialize {
-        Some(_) => Reason::TakingLock { lsn: facts.lsn(), timeline: facts.timeline },
-        None => Reason::AdoptingData,
+        Identifier::Is(_) => Reason::TakingLock { lsn: facts.lsn(), timeline: facts.timeline },
+        Identifier::Missing { .. } => Reason::AdoptingData,
     };
     (reason, Wake::After)
 }
@@ -185,7 +187,7 @@ pub(super) fn take(
     s: &Situation<'_>,
     snapshot: &Snapshot,
     lease: crate::agent::view::LeaseId,
-    initialize: Option<SystemId>,
+    initialize: Identifier,
     system_id: SystemId,
 ) -> Action {
     let revision = |keyed: Option<Revision>| keyed.unwrap_or_default();
@@ -220,13 +222,6 @@ fn not_eligible(
 ) -> Option<Choice> {
     let named = request.and_then(|request| request.candidate.as_ref()) == Some(&s.view.me);
     let forced = named && is_failover(request);
-    match snapshot.initialize.as_ref().map(|keyed| &keyed.value) {
-        Some(Initialize::Done(_)) => {}
-        Some(Initialize::UnderWay { .. }) => return Some((Reason::AnotherInitializes, Wake::Loop)),
-        Some(Initialize::Invalid) => return Some((Reason::NoIdentifier, Wake::Loop)),
-        None if draft.memory.adopting || s.view.settings.standby_cluster.is_some() => {}
-        None => return Some((Reason::NoIdentifier, Wake::Loop)),
-    }
     let again = draft.memory.pre_promote_failed.map(|at| at + s.view.settings.ttl);
     if let Some(until) = again.filter(|until| s.now() < *until) {
         return Some((Reason::PrePromoteFailed, Wake::At(until, Why::Backoff)));

@@ -6,13 +6,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::agent::view::{Deed, Guard, Initialize, Promised, Seen, Snapshot, Started, StopMode, Verdict};
+use crate::agent::view::{Deed, Guard, Promised, Seen, Snapshot, Started, StopMode, Verdict};
 use crate::cluster::MemberName;
 
 use super::draft::{Choice, Draft, Wake, living_lease};
 use super::memory::GivingUp;
 use super::situation::{LeaseWord, Lock, Server, Situation};
-use super::{Action, Reason, Why, election, slots};
+use super::{Action, Reason, Why, election, identity, slots};
 
 /// Returns what the failsafe set should be, if etcd holds another one.
 pub(super) fn members(s: &Situation<'_>, snapshot: &Snapshot) -> Option<BTreeSet<MemberName>> {
@@ -102,21 +102,18 @@ pub(super) fn regain(s: &Situation<'_>, draft: &mut Draft<'_>) -> Option<Choice>
     match s.lock {
         Lock::Free => {
             let (lease, control) = (living_lease(s), s.view.postgres.control()?);
-            let initialize = match snapshot.initialize.as_ref().map(|keyed| &keyed.value) {
-                Some(Initialize::Done(id)) if *id == control.system_id => Some(*id),
-                Some(Initialize::Done(_) | Initialize::UnderWay { .. } | Initialize::Invalid) | None => None,
-            };
-            let (Some(lease), Some(id)) = (lease, initialize) else {
+            let mine = control.system_id;
+            let (Some(lease), Some(initialize)) = (lease, identity::of_own(s, snapshot, mine, draft)) else {
                 return round(s, snapshot, draft);
             };
-            draft.act(election::take(s, snapshot, lease, Some(id), id));
+            draft.act(election::take(s, snapshot, lease, initialize, mine));
             Some((Reason::RegainingLock, Wake::After))
         }
         // It ends by itself. What is left of the promises must reach until then.
         Lock::OldMine(_) => round(s, snapshot, draft),
         Lock::Mine(_) if matches!(s.lease, LeaseWord::Safe { .. }) => None,
         Lock::Mine(_) => round(s, snapshot, draft),
-        Lock::Other(_) | Lock::Unknown => None,
+        Lock::Other(_) | Lock::Making(_) | Lock::Unknown => None,
     }
 }
 

@@ -52,6 +52,7 @@ fn member(role: Role, lease: i64) -> Member {
             checkpoint_pending: false,
             restart_at: None,
             gate_released: false,
+            system_id: Some(SystemId(7)),
         },
     }
 }

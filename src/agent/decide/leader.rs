@@ -11,10 +11,10 @@ use crate::cluster::{History, Lsn, SyncState};
 use super::draft::{Choice, Draft, Wake, successors};
 use super::memory::GivingUp;
 use super::situation::{Server, Situation, Was};
-use super::{Action, Reason, Why, bootstrap, failsafe, replica, slots, stopping, switchover, sync};
+use super::{Action, Reason, Why, failsafe, replica, slots, stopping, switchover, sync};
 
 /// How often a server is started under the lock before the lock goes to another member.
-const STARTS_UNDER_LOCK: u32 = 2;
+pub(super) const STARTS_UNDER_LOCK: u32 = 2;
 
 /// How long an order to promote may stay without effect before it is given again.
 const PROMOTE_AGAIN: std::time::Duration = std::time::Duration::from_secs(5);
@@ -65,10 +65,6 @@ pub(super) fn rule(s: &Situation<'_>, fence: Fence, draft: &mut Draft<'_>) -> Ch
             stopping(s, draft, mode, since)
         }
         Server::Primary(facts) => serve(s, fence, facts, draft),
-        Server::Replica(_) if s.view.postgres.control().is_some_and(|control| control.restored) => {
-            keep_gate(s, fence, draft);
-            (Reason::RecoveringRestored, Wake::Progress)
-        }
         Server::Replica(facts) => promote(s, fence, facts, draft),
     }
 }
@@ -109,12 +105,8 @@ fn down(s: &Situation<'_>, fence: Fence, control: &Control, crashed: bool, draft
         return choice;
     }
     if let Some(why) = draft.memory.giving_up {
-        if why == GivingUp::BootstrapFailed && control.bootstrap_unfinished {
-            return bootstrap::give_up(s, fence, control, draft);
-        }
         release(s, fence, None, draft);
         let reason = match why {
-            GivingUp::BootstrapFailed => Reason::InitializeFailed,
             GivingUp::StartTookTooLong => Reason::StartTookTooLong,
             GivingUp::PromotionTookTooLong => Reason::PromotionTookTooLong,
             GivingUp::NotAllPromised => Reason::NotAllPromised,
@@ -125,17 +117,11 @@ fn down(s: &Situation<'_>, fence: Fence, control: &Control, crashed: bool, draft
         release(s, fence, Some(control.checkpoint), draft);
         return (Reason::WatchdogUnusable, Wake::After);
     }
-    let tried = draft.memory.starts.tried >= STARTS_UNDER_LOCK;
-    // A recovery that ended the server ends the next one in the same place.
-    if control.bootstrap_unfinished && (tried || (control.restored && crashed && draft.memory.restored_began))
-    {
-        return bootstrap::give_up(s, fence, control, draft);
-    }
-    if tried {
+    if draft.memory.starts.tried >= STARTS_UNDER_LOCK {
         release(s, fence, None, draft);
         return (Reason::StartFailed, Wake::After);
     }
-    if Was::of(control) == Was::Replica && !control.restored {
+    if Was::of(control) == Was::Replica {
         return match draft.memory.promotion_crashed {
             true => draft.start_without_archive(Reason::StartingToPromote),
             false => draft.start_replica(Upstream::Nobody, Reason::StartingToPromote),
@@ -153,7 +139,6 @@ fn down(s: &Situation<'_>, fence: Fence, control: &Control, crashed: bool, draft
         return (Reason::StartingAsPrimary, Wake::At(until, Why::Backoff));
     }
     draft.count_start();
-    draft.memory.restored_began |= control.restored;
     keep_gate(s, fence, draft);
     draft.act(Action::StartPrimary { fence });
     (Reason::StartingAsPrimary, Wake::After)
@@ -243,9 +228,6 @@ fn serve(s: &Situation<'_>, fence: Fence, facts: &PrimaryFacts, draft: &mut Draf
     if s.view.watchdog == Watchdog::Unusable {
         return give_up(GivingUp::StartTookTooLong, Reason::WatchdogUnusable, draft);
     }
-    if let Some(choice) = bootstrap::make_roles(s, fence, draft) {
-        return choice;
-    }
     if let Some(choice) = switchover::rule(s, fence, facts, draft) {
         return choice;
     }
@@ -291,6 +273,8 @@ pub(super) fn cluster_keys(s: &Situation<'_>, fence: Fence, draft: &mut Draft<'_
 fn keys(s: &Situation<'_>, fence: Fence, facts: &PrimaryFacts, draft: &mut Draft<'_>) {
     cluster_keys(s, fence, draft);
     let Some(snapshot) = s.snapshot() else { return };
+    // The timeline is told here and in the history: it must survive a person who deletes either.
+    write_status(s, fence, &facts.slots, facts.lsn, draft);
     let present = snapshot.history.as_ref().map(|keyed| &keyed.value);
     let wanted = match s.view.settings.max_timelines_history {
         Some(lines) => facts.history.trimmed(lines),
@@ -302,7 +286,6 @@ fn keys(s: &Situation<'_>, fence: Fence, facts: &PrimaryFacts, draft: &mut Draft
     if let Some(members) = failsafe::members(s, snapshot) {
         draft.act(Action::WriteFailsafe { fence, members });
     }
-    write_status(s, fence, &facts.slots, facts.lsn, draft);
 }
 
 /// Writes how far this member is, once in a `loop_wait`; slots that have come or gone at once.

@@ -1,6 +1,6 @@
 //! What a member does when it was asked to end: the server stops and the lock goes, unless the cluster is paused.
 
-use crate::agent::view::{Guard, JobState, StopMode};
+use crate::agent::view::{Fence, Guard, JobState, StopMode};
 
 use super::action::ExitStatus;
 use super::draft::{Choice, Draft, Wake};
@@ -40,6 +40,9 @@ pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Option<Choice> {
             if let Lock::Mine(fence) = s.lock {
                 let optime = s.view.postgres.control().map(|control| control.checkpoint);
                 draft.act(Action::ReleaseLeaderKey { fence, optime });
+            }
+            if let Lock::Making(Fence { lease, .. }) = s.lock {
+                draft.act(Action::AbandonInitialize { lease });
             }
             draft.act(Action::Exit { status: ExitStatus::Clean });
             (Reason::Leaving, Wake::After)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::agent::view::{LeaseId, MemberFacts, RequestId, Revision, Status, Tick};
-use crate::cluster::{Lsn, MemberName, SyncNames, Timeline};
+use crate::cluster::{Lsn, MemberName, SyncNames, SystemId, Timeline};
 
 use super::action::CallbackRole;
 use super::reason::Undone;
@@ -23,6 +23,8 @@ pub struct Memory {
     pub race_position: Option<RacePosition>,
     /// The server ended while it left recovery, so what it restores from the archive may be broken.
     pub promotion_crashed: bool,
+    /// The identifier of the cluster, as etcd last told it to this process.
+    pub identifier: Option<SystemId>,
     /// The highest timeline that a leader of this cluster was seen on.
     pub leader_timeline: Option<Timeline>,
     /// Since when the server was told to leave recovery.
@@ -107,8 +109,6 @@ pub struct Stuck {
 pub enum GivingUp {
     StartTookTooLong,
     PromotionTookTooLong,
-    /// The roles of a new cluster could not be made.
-    BootstrapFailed,
     /// In failsafe mode some member did not promise to leave the lock alone.
     NotAllPromised,
 }

@@ -16,6 +16,7 @@ mod bootstrap;
 mod draft;
 mod election;
 mod failsafe;
+mod identity;
 mod leader;
 mod leaving;
 mod pause;
@@ -104,12 +105,23 @@ fn choose(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
         return choice;
     }
     if let Some(report) = s.view.job.as_ref().filter(|report| report.state == JobState::Running) {
-        let needs_lock = matches!(report.job, Job::PostBootstrap { .. } | Job::PrePromote { .. });
-        if needs_lock && !matches!(s.lock, Lock::Mine(_)) {
+        let grounded = match report.job {
+            Job::PostBootstrap { fence } => s.lock == Lock::Making(fence),
+            Job::PrePromote { .. } => matches!(s.lock, Lock::Mine(_)),
+            Job::Initdb
+            | Job::Clone { .. }
+            | Job::Restore
+            | Job::CloneRemote
+            | Job::ArchiveLast { .. }
+            | Job::Rewind { .. }
+            | Job::CrashRecovery => true,
+        };
+        if !grounded {
             draft.act(Action::CancelJob);
             return (Reason::CancellingJob { job: report.job.name() }, Wake::Progress);
         }
-        if let Lock::Mine(fence) = s.lock
+        if let (Lock::Mine(fence), _) | (Lock::Making(fence), Job::PostBootstrap { .. }) =
+            (s.lock, &report.job)
             && s.view.settings.standby_cluster.is_none()
         {
             leader::keep_gate(s, fence, draft);
@@ -125,6 +137,7 @@ fn choose(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
         Lock::Other(key) => replica::rule(s, &key.name, draft),
         Lock::Free => election::rule(s, draft),
         Lock::OldMine(_) => election::await_own_old_lease(s, draft),
+        Lock::Making(fence) => bootstrap::make(s, fence, draft),
         Lock::Unknown => silence::rule(s, draft),
     }
 }
@@ -135,22 +148,27 @@ fn must_not_write(s: &Situation<'_>, draft: &mut Draft<'_>) -> Option<Choice> {
         return None;
     }
     let (reason, mode) = match (s.lock, s.lease) {
-        (Lock::Mine(_), LeaseWord::Safe { .. }) => return None,
-        (Lock::Mine(_), LeaseWord::Doubtful { deadline }) => {
+        (Lock::Mine(_) | Lock::Making(_), LeaseWord::Safe { .. }) => return None,
+        (Lock::Mine(_) | Lock::Making(_), LeaseWord::Doubtful { deadline }) => {
             (Reason::LeaseDoubtful { deadline }, StopMode::Fast)
         }
-        (Lock::Mine(_), LeaseWord::Lost | LeaseWord::None) => (Reason::LeaseLost, StopMode::Immediate),
+        (Lock::Mine(_) | Lock::Making(_), LeaseWord::Lost | LeaseWord::None) => {
+            (Reason::LeaseLost, StopMode::Immediate)
+        }
         // A new agent beside an armed guard: the keeper adopts the lease or gets another one, and then it is told apart.
         (Lock::OldMine(_), LeaseWord::None) => return None,
         (Lock::OldMine(_), LeaseWord::Safe { .. } | LeaseWord::Doubtful { .. } | LeaseWord::Lost) => {
             (Reason::LeaseLost, StopMode::Immediate)
         }
         (Lock::Other(key), _) => (Reason::AnotherLeads { leader: key.name.clone() }, StopMode::Immediate),
+        (Lock::Free, _) if s.unfinished().is_some() => (Reason::InitializeFailed, StopMode::Immediate),
         (Lock::Free, _) => (Reason::LeaderKeyGone, StopMode::Fast),
         (Lock::Unknown, _) => return None,
     };
     // Without the lock the deadline is worth nothing, however long the lease may live: the guard begins its stages.
-    if !matches!(s.lock, Lock::Mine(_)) && matches!(s.view.guard, Guard::Armed { .. } | Guard::Released) {
+    if !matches!(s.lock, Lock::Mine(_) | Lock::Making(_))
+        && matches!(s.view.guard, Guard::Armed { .. } | Guard::Released)
+    {
         draft.act(Action::Disarm);
     }
     draft.stop(mode);

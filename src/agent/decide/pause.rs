@@ -1,16 +1,20 @@
 //! What a member does while the cluster is paused: Postgres is left alone, the lock stays with a running primary.
 
-use crate::agent::view::{Data, Fence, Guard, Initialize, Upstream};
+use crate::agent::view::{Fence, Guard, Upstream};
 
 use super::draft::{Choice, Draft, Wake, living_lease};
 use super::situation::{Lock, Server, Situation, Was};
-use super::{Action, Reason, Why, election, leader, replica, rewind, standby, stopping, switchover};
+use super::{
+    Action, Reason, Why, bootstrap, election, identity, leader, replica, rewind, standby, stopping,
+    switchover,
+};
 
 pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
     match s.lock {
         Lock::Mine(fence) => holding(s, fence, draft),
         Lock::Other(key) => other(s, &key.name, draft),
         Lock::Free | Lock::OldMine(_) => free(s, draft),
+        Lock::Making(fence) => bootstrap::make(s, fence, draft),
         Lock::Unknown => (Reason::EtcdSilentFollowing, Wake::Loop),
     }
 }
@@ -133,17 +137,11 @@ fn free(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
     let Some(snapshot) = s.snapshot() else { return (Reason::EtcdSilentFollowing, Wake::Loop) };
     match s.server {
         Server::Primary(_) if matches!(s.lock, Lock::Free) => {
-            let identifier = match snapshot.initialize.as_ref().map(|keyed| &keyed.value) {
-                Some(Initialize::Done(id)) => Some(*id),
-                Some(Initialize::UnderWay { .. } | Initialize::Invalid) | None => None,
-            };
-            let own = match &s.view.postgres.data {
-                Data::Present(control) => Some(control.system_id),
-                Data::Empty | Data::Unfinished | Data::Unreadable => None,
-            };
-            match (living_lease(s), identifier, own) {
-                (Some(lease), Some(id), Some(own)) if id == own => {
-                    draft.act(election::take(s, snapshot, lease, Some(id), own));
+            let own = s.view.postgres.control().map(|control| control.system_id);
+            let initialize = own.and_then(|own| identity::of_own(s, snapshot, own, draft));
+            match (living_lease(s), initialize, own) {
+                (Some(lease), Some(initialize), Some(own)) => {
+                    draft.act(election::take(s, snapshot, lease, initialize, own));
                     (Reason::PausedTakingLock, Wake::After)
                 }
                 _ => (Reason::PausedPrimaryWithoutLock, Wake::Loop),

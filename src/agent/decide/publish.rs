@@ -17,7 +17,7 @@ pub(super) fn publish(s: &Situation<'_>, draft: &mut Draft<'_>) {
     let last = draft.actions.iter().position(|action| {
         matches!(
             action,
-            Action::Exit { .. } | Action::ReleaseLeaderKey { .. } | Action::ForsakeInitialize { .. }
+            Action::Exit { .. } | Action::ReleaseLeaderKey { .. } | Action::AbandonInitialize { .. }
         )
     });
     let tail = last.map(|at| draft.actions.split_off(at)).unwrap_or_default();
@@ -64,6 +64,12 @@ fn facts(s: &Situation<'_>, draft: &Draft<'_>) -> MemberFacts {
         checkpoint_pending: false,
         restart_at: s.view.requests.restart_at,
         gate_released: s.view.guard == Guard::Released,
+        system_id: s
+            .view
+            .postgres
+            .control()
+            .filter(|_| s.unfinished().is_none())
+            .map(|control| control.system_id),
     };
     match s.view.postgres.running() {
         Some(Running::Primary(primary)) => {
@@ -129,8 +135,8 @@ fn words(s: &Situation<'_>, draft: &Draft<'_>) -> (State, Role) {
         }
         Server::Unresponsive { role, .. } => (State::Running, of(role)),
         Server::Primary(_) => {
-            let unfinished = s.view.postgres.control().is_some_and(|control| control.bootstrap_unfinished);
-            (if unfinished { State::CustomBootstrap } else { State::Running }, Role::Primary)
+            let finished = s.unfinished().is_none();
+            (if finished { State::Running } else { State::CustomBootstrap }, Role::Primary)
         }
         Server::Replica(_) if leads_standby_cluster(s) => (State::Running, Role::StandbyLeader),
         Server::Replica(_) => {

@@ -212,18 +212,30 @@ reasons! {
     CloningRemote => "I make the standby cluster by a copy of the other cluster";
     /// initdb is running.
     Initializing => "I make the cluster by initdb";
-    /// The new data is there: the cluster gets its identifier and its leader.
-    FinishingInitialize => "the data is made; I give the cluster its identifier and lead";
+    /// The server of the new cluster is started, under the claim to make it.
+    StartingNewCluster => "the data is made; I start Postgres to make the roles";
+    /// The server of the new cluster starts, or does not answer yet.
+    NewClusterIsStarting { since: Tick } => "Postgres of the new cluster has been starting since {since}";
+    /// The new cluster can serve: it gets its identifier and its leader.
+    FinishingInitialize => "the cluster is made; I give it its identifier and lead";
     /// Roles are made on the new primary.
     CreatingRoles => "I make the roles of the cluster";
     /// The data was restored and goes through a recovery of its own, which ends by itself.
     RecoveringRestored => "I made the cluster from a backup and wait for the end of its recovery";
-    /// Making the cluster failed; the claim is given back and the data put aside.
-    InitializeFailed => "making the cluster failed; I put the data aside and give back the claim";
-    /// The data of this member is that of a primary, and the cluster has no identifier: it becomes the cluster's.
+    /// Making the cluster failed, or the claim to make it is lost; the data is put aside.
+    InitializeFailed => "making the cluster failed; I put the data aside and hold no claim to make it";
+    /// The cluster has no identifier, and nothing speaks against that of this member's data: it becomes the cluster's.
     AdoptingData => "the cluster has no identifier; it gets that of my data";
-    /// The cluster has no identifier and this member's data is a replica's, which cannot tell whose it is.
+    /// The cluster has no identifier, this member's data is a replica's, and nothing else tells whose it is.
     NoIdentifier => "the cluster has no identifier and my data is a replica's; I wait";
+    /// The cluster has no identifier, and another member's data has another one than this member's: a person chooses.
+    IdentifiersDiffer { peer: MemberName, mine: SystemId, theirs: SystemId } => "the cluster has no identifier, my data has {mine} and that of {peer} has {theirs}; I wait until `initialize` names one of them";
+    /// The cluster has no identifier, and another member with data does not tell that of its data.
+    IdentifierUntold { peer: MemberName } => "the cluster has no identifier, and I wait for {peer} to tell that of its data";
+    /// There is no identifier, but what a leader wrote is still there: this member makes no new cluster beside it.
+    RemainsOfCluster { key: &'static str } => "the cluster has no identifier, and its key `{key}` is there; I have no data and make no other cluster in its place";
+    /// There is no identifier, but a member with data is there: this member makes no new cluster beside it.
+    DataElsewhere { peer: MemberName } => "the cluster has no identifier, and {peer} has data; I have none and make no other cluster in its place";
 
     // ── what keeps a member out ──
     /// The data belongs to another cluster.

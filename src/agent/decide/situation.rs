@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use crate::agent::view::{
-    Answer, Control, ControlState, Data, Fence, LeaderKey, Lease, LeaseId, Member, PeerFacts, PrimaryFacts,
-    Process, ReplicaFacts, Running, Seen, Snapshot, Started, StopMode, Tick, View,
+    Answer, Control, ControlState, Data, Fence, Initialize, Keyed, LeaderKey, Lease, LeaseId, Member,
+    PeerFacts, PrimaryFacts, Process, ReplicaFacts, Running, Seen, Snapshot, Started, StopMode, Tick, View,
 };
 use crate::cluster::{Lsn, MemberName, Role, State, Timeline};
 
@@ -23,6 +23,9 @@ pub(super) enum Lock<'a> {
     /// This member by name, under a lease that is not its own or is dead.
     OldMine(&'a LeaderKey),
     Other(&'a LeaderKey),
+    /// Nobody does, and `initialize` is this member's claim under its own living lease: while the claim is there nobody
+    /// can take the lock, so the server of the cluster in the making may write under it.
+    Making(Fence),
     /// etcd has answered that nobody does.
     Free,
     /// etcd does not answer.
@@ -184,6 +187,14 @@ impl<'a> Situation<'a> {
         self.view.now
     }
 
+    /// Returns the data where it is what an attempt to make a cluster has left, and not yet the cluster's.
+    pub(super) fn unfinished(&self) -> Option<&'a Control> {
+        let control = self.view.postgres.control().filter(|control| control.bootstrap_unfinished)?;
+        let known = self.snapshot().and_then(|snapshot| snapshot.initialize.as_ref());
+        let finished = known.is_some_and(|keyed| keyed.value == Initialize::Done(control.system_id));
+        (!finished).then_some(control)
+    }
+
     /// Returns the answers of the members reached, if they were asked at or after `since` and not too long ago.
     pub(super) fn answers_since(
         &self,
@@ -210,7 +221,8 @@ impl<'a> Situation<'a> {
         let history = self.snapshot().and_then(|snapshot| snapshot.history.as_ref());
         let after_history =
             history.and_then(|keyed| keyed.value.last()).map(|entry| Timeline(entry.timeline.0 + 1));
-        after_history.max(memory.leader_timeline)
+        let in_status = self.snapshot().and_then(|snapshot| snapshot.status.as_ref()?.value.timeline);
+        after_history.max(in_status).max(memory.leader_timeline)
     }
 
     /// Returns the leader's document while it says that it is a running primary.
@@ -282,13 +294,19 @@ impl<'a> Situation<'a> {
 
 fn lock(view: &View) -> Lock<'_> {
     let Seen::Now(snapshot) = &view.dcs else { return Lock::Unknown };
-    let Some(key) = &snapshot.leader else { return Lock::Free };
-    if key.name != view.me {
-        return Lock::Other(key);
-    }
-    match view.lease {
-        Lease::Held { id, deadline, .. } if id == key.lease && view.now < deadline => Lock::Mine(key.fence()),
-        Lease::Held { .. } | Lease::None | Lease::Lost { .. } => Lock::OldMine(key),
+    let lives = |lease: LeaseId| match view.lease {
+        Lease::Held { id, deadline, .. } => id == lease && view.now < deadline,
+        Lease::None | Lease::Lost { .. } => false,
+    };
+    match (&snapshot.leader, &snapshot.initialize) {
+        (Some(key), _) if key.name != view.me => Lock::Other(key),
+        (Some(key), _) if lives(key.lease) => Lock::Mine(key.fence()),
+        (Some(key), _) => Lock::OldMine(key),
+        // A claim is put once, so the revision at which it was changed last is that of its making.
+        (None, Some(Keyed { value: Initialize::UnderWay { lease }, mod_revision })) if lives(*lease) => {
+            Lock::Making(Fence { lease: *lease, create_revision: *mod_revision })
+        }
+        (None, _) => Lock::Free,
     }
 }
 

@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::agent::view::{Member, PrimaryFacts, ReplicaFacts, Slot, Snapshot, Started, Status, Tick};
+use crate::agent::view::{
+    Member, PrimaryFacts, ReplicaFacts, Running, Slot, Snapshot, Started, Status, Tick,
+};
 use crate::cluster::slot::SlotKind;
 use crate::cluster::{Lsn, MemberName, Role, State, Tags};
 use crate::settings::Settings;
@@ -310,10 +312,15 @@ pub(super) fn status(
     draft: &mut Draft<'_>,
 ) -> Status {
     let mut slots = positions(s, snapshot, found, end);
+    let timeline = match s.view.postgres.running() {
+        Some(Running::Primary(facts)) => Some(facts.timeline),
+        // That of a standby cluster is another cluster's.
+        Some(Running::Replica(_)) | None => None,
+    };
     let ttl = s.view.settings.member_slots_ttl;
     if ttl.is_zero() || !s.view.settings.use_slots {
         slots.retain(|name, _| s.view.settings.permanent_slots.contains_key(name));
-        return Status { optime: Some(end), slots, retain_slots: BTreeSet::new() };
+        return Status { optime: Some(end), slots, retain_slots: BTreeSet::new(), timeline };
     }
     let before = snapshot.status.iter().flat_map(|keyed| &keyed.value.retain_slots);
     let mut seen: BTreeMap<String, Tick> = before.map(|slot| (slot.clone(), s.now())).collect();
@@ -323,7 +330,7 @@ pub(super) fn status(
     seen.retain(|slot, at| s.now().since(*at) < ttl && !s.view.settings.permanent_slots.contains_key(slot));
     let retain_slots = seen.keys().cloned().collect();
     draft.memory.members_seen = seen;
-    Status { optime: Some(end), slots, retain_slots }
+    Status { optime: Some(end), slots, retain_slots, timeline }
 }
 
 #[cfg(test)]

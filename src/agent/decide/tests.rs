@@ -118,7 +118,7 @@ fn the_lock_is_taken_by_comparing_all_that_eligibility_rested_on() {
 
     assert_eq!(decision.reason, Reason::TakingLock { lsn: END, timeline: Timeline(1) });
     let compared = action::Compared {
-        initialize: Some(SystemId(7)),
+        initialize: action::Identifier::Is(SystemId(7)),
         system_id: SystemId(7),
         sync: Revision(0),
         config: Revision(3),
@@ -545,11 +545,11 @@ fn the_first_member_claims_to_make_the_cluster_and_then_makes_it() {
             Control { bootstrap_unfinished: true, recovery_signal: false, ..super::fixture::control() };
         f.view.postgres.data = Data::Present(Control { state: ControlState::ShutDown, ..control });
     });
-    let finish = decision(made);
+    let start = decision(made);
 
     assert_eq!(deeds(&claim), [Deed::ClaimInitialize]);
     assert_eq!(deeds(&initdb), [Deed::StartJob]);
-    assert_eq!(deeds(&finish), [Deed::FinishInitialize]);
+    assert_eq!(deeds(&start), [Deed::Arm, Deed::StartPrimary]);
 }
 
 #[test]

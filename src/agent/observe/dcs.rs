@@ -97,19 +97,23 @@ impl DcsRead {
                 snapshot.failover = (!value.is_spent()).then_some(Keyed { value, mod_revision });
             }
             Key::Status => {
-                let document = StatusDocument::parse(&kv.value).map_err(text)?;
+                let document = StatusDocument::parse(&kv.value);
+                let read = document.as_ref().ok();
                 let value = Status {
-                    optime: document.optime(),
-                    slots: document.slots(),
-                    retain_slots: document.retain_slots(),
+                    optime: read.and_then(StatusDocument::optime),
+                    slots: read.map(StatusDocument::slots).unwrap_or_default(),
+                    retain_slots: read.map(StatusDocument::retain_slots).unwrap_or_default(),
+                    timeline: read.and_then(StatusDocument::timeline),
                 };
                 snapshot.status = Some(Keyed { value, mod_revision });
+                document.map_err(text)?;
             }
             Key::History => {
-                let lines = history::parse(&kv.value).map_err(text)?;
-                let value = history::to_history(&lines);
-                self.history = lines;
+                let lines = history::parse(&kv.value);
+                self.history = lines.as_ref().cloned().unwrap_or_default();
+                let value = history::to_history(&self.history);
                 snapshot.history = Some(Keyed { value, mod_revision });
+                lines.map_err(text)?;
             }
             Key::Failsafe => {
                 let value = serde_json::from_str::<Map<String, Value>>(&kv.value);
@@ -153,6 +157,7 @@ pub fn facts(document: &MemberDocument) -> MemberFacts {
             .object("scheduled_restart")
             .and_then(|restart| failover::parse_time(restart.get("schedule")?.as_str()?)),
         gate_released: ours("gate").and_then(Value::as_str) == Some("released"),
+        system_id: ours("system_identifier").and_then(Value::as_str).and_then(|text| text.parse().ok()),
     }
 }
 
