@@ -7,6 +7,8 @@ pub enum Compare {
     Absent { key: String },
     /// The key exists and was last written at this revision; revision 0 means that it does not exist.
     ModRevision { key: String, revision: i64 },
+    /// Nobody has written the key after this revision; it may be absent.
+    NotSince { key: String, revision: i64 },
     /// The key exists since this revision.
     CreateRevision { key: String, revision: i64 },
     /// The key has this value.
@@ -17,11 +19,14 @@ pub enum Compare {
 
 impl Compare {
     pub(super) fn to_library(&self) -> etcd_client::Compare {
-        use etcd_client::CompareOp::Equal;
+        use etcd_client::CompareOp::{Equal, Less};
         match self {
             Compare::Absent { key } => etcd_client::Compare::create_revision(key.as_str(), Equal, 0),
             Compare::ModRevision { key, revision } => {
                 etcd_client::Compare::mod_revision(key.as_str(), Equal, *revision)
+            }
+            Compare::NotSince { key, revision } => {
+                etcd_client::Compare::mod_revision(key.as_str(), Less, revision.saturating_add(1))
             }
             Compare::CreateRevision { key, revision } => {
                 etcd_client::Compare::create_revision(key.as_str(), Equal, *revision)

@@ -292,8 +292,9 @@ impl Etcd {
                 }
                 ok
             }
-            Action::PublishMember { lease, facts } => {
-                let ok = self.leases.contains_key(&lease);
+            Action::PublishMember { lease, seen, facts } => {
+                let present = self.members.get(me).map_or(Revision(0), |member| member.mod_revision);
+                let ok = self.leases.contains_key(&lease) && present <= seen;
                 if ok {
                     let rev = Revision(self.bump());
                     let keddah = !self.patroni.contains(me);

@@ -94,9 +94,11 @@ impl DcsActor {
                 }
                 txn
             }
-            Action::PublishMember { lease, facts } => {
+            Action::PublishMember { lease, seen, facts } => {
+                let (key, revision) = (self.keys.member(self.me.as_str()), seen.0);
                 let text = publication(facts, ground.particulars).to_text();
-                Txn::default().then(Write::put_leased(self.keys.member(self.me.as_str()), text, lease.0))
+                let not_since = Compare::NotSince { key: key.clone(), revision };
+                Txn::default().when(not_since).then(Write::put_leased(key, text, lease.0))
             }
             Action::WriteStatus { fence, status } => self.fenced(*fence).then(self.status(status)),
             Action::WriteHistory { fence, history } => {

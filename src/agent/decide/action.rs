@@ -58,9 +58,11 @@ pub enum Action {
         sync: Option<SyncState>,
         keep_failover: bool,
     },
-    /// Put the own member document, under the own lease. Addresses and versions are added on the way.
+    /// Put the own member document, under the own lease, unless it was written since `seen`, the revision of the look: one
+    /// that was given up and comes late must not tell what was. Addresses and versions are added on the way.
     PublishMember {
         lease: LeaseId,
+        seen: Revision,
         facts: MemberFacts,
     },
     /// Fenced put of `status`.

@@ -27,7 +27,7 @@ pub(super) fn publish(s: &Situation<'_>, draft: &mut Draft<'_>) {
         let facts = facts(s, draft);
         let missing = snapshot.members.get(&s.view.me).is_none_or(|member| member.lease != id);
         if missing || due(s, draft, id, &facts) {
-            draft.act(Action::PublishMember { lease: id, facts: facts.clone() });
+            draft.act(Action::PublishMember { lease: id, seen: snapshot.revision, facts: facts.clone() });
             draft.memory.published = Some((s.now(), id, facts));
         }
     }
@@ -37,7 +37,8 @@ pub(super) fn publish(s: &Situation<'_>, draft: &mut Draft<'_>) {
 
 fn due(s: &Situation<'_>, draft: &Draft<'_>, lease: LeaseId, facts: &MemberFacts) -> bool {
     let Some((at, under, said)) = &draft.memory.published else { return true };
-    let failed = draft.last(Deed::PublishMember, &[Verdict::Failed, Verdict::Unknown, Verdict::Skipped]);
+    let undone = [Verdict::Fenced, Verdict::Failed, Verdict::Unknown, Verdict::Skipped];
+    let failed = draft.last(Deed::PublishMember, &undone);
     let old = s.now().since(*at) >= s.view.settings.loop_wait;
     failed || *under != lease || without_positions(said) != without_positions(facts) || (old && said != facts)
 }

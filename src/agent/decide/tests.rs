@@ -663,7 +663,7 @@ fn a_restart_is_answered_when_the_server_runs_again() {
 fn the_document_says_what_the_server_is() {
     let decision = decision(healthy("b"));
     let published = decision.actions.iter().find_map(|action| match action {
-        Action::PublishMember { lease, facts } => Some((*lease, facts.role, facts.state)),
+        Action::PublishMember { lease, facts, .. } => Some((*lease, facts.role, facts.state)),
         _ => None,
     });
 
