@@ -44,7 +44,7 @@ impl World {
             wall: UnixMs(i64::try_from(self.now).unwrap() + h.wall_ahead),
             me: h.name.clone(),
             tags: h.tags.clone(),
-            local: h.local.clone(),
+            local: h.local,
             settings,
             dcs,
             lease,
