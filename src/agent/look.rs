@@ -35,7 +35,7 @@ const GUARD_LIMIT: Duration = Duration::from_secs(2);
 const SILENT_LIMIT: Duration = Duration::from_millis(300);
 
 /// At most so many looks go by, at `loop_wait` each, before etcd is read again though nothing happens.
-const SPARED_LOOKS: u32 = 10;
+const SPARED_LOOKS: u32 = 30;
 
 /// The copy of the dynamic configuration in the data directory, named as Patroni names it.
 pub(super) const DYNAMIC_COPY: &str = "patroni.dynamic.json";
@@ -51,7 +51,11 @@ impl Agent {
     pub(super) async fn look(&mut self) -> (View, Looked) {
         self.read_etcd().await;
         let tags = tags::read(&self.config.tags);
-        self.instance.feeds_back = needs_feedback(&self.read.snapshot, &self.settings, &self.me, &tags);
+        let feeds_back = needs_feedback(&self.read.snapshot, &self.settings, &self.me, &tags);
+        if self.instance.feeds_back != feeds_back {
+            self.instance.feeds_back = feeds_back;
+            self.observer.forget_configuration();
+        }
         let status = self.guard_status().await;
         let looked = self.observer.look(&self.instance, status.as_ref(), &self.read).await;
         let answers = matches!(looked.postgres.process, Process::Running(_));
@@ -112,9 +116,9 @@ impl Agent {
 
     async fn read_etcd(&mut self) {
         let asked = clock::now();
-        if let Some((range, answered)) = self.spared_read(asked) {
+        if let Some((news, answered)) = self.spared_read(asked) {
             self.answered = Some((answered, clock::wall().as_second()));
-            if range.revision != self.read.snapshot.revision.0 {
+            if let Some(range) = news {
                 self.take_read(&range);
             }
             return;
@@ -142,16 +146,19 @@ impl Agent {
         }
     }
 
-    /// Returns the keys where a read would show nothing new: the watch has told of all that is, etcd answers the lease's
+    /// Returns the keys, as far as they are news, where a read would show nothing else: the watch has told of all that is, etcd answers the lease's
     /// keepalives, and nothing is under way. With them comes the moment of etcd's last answer.
     ///
     /// A short lease spares nothing: all that it has is how soon silence is seen.
-    fn spared_read(&self, now: Tick) -> Option<(Range, Tick)> {
+    fn spared_read(&self, now: Tick) -> Option<(Option<Range>, Tick)> {
         if self.hurried || self.silent_since.is_some() || self.settings.ttl < SLOW_TTL {
             return None;
         }
         let answered = self.keeper.answered()?;
-        Some((self.mirror.range(now, self.settings.loop_wait * SPARED_LOOKS)?, answered))
+        let age = self.settings.loop_wait * SPARED_LOOKS;
+        let known = self.mirror.revision(now, age)? == self.read.snapshot.revision.0;
+        let news = if known { None } else { Some(self.mirror.range(now, age)?) };
+        Some((news, answered))
     }
 
     fn take_read(&mut self, range: &Range) {
@@ -161,7 +168,7 @@ impl Agent {
                 tracing::warn!(key, why, "a value in etcd cannot be read; it counts as absent");
             }
         }
-        self.read = read;
+        self.read = Arc::new(read);
         self.take_settings();
     }
 
@@ -188,6 +195,7 @@ impl Agent {
         let mut instance = Instance::new(&self.config, &self.dynamic);
         instance.weigh(Some(&self.instance));
         self.instance = instance;
+        self.observer.forget_configuration();
         if crate::postgres::has_data(self.instance.data_dir()) {
             self.keep_dynamic();
         }

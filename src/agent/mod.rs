@@ -76,7 +76,7 @@ use crate::etcd::Client;
 use crate::etcd::mirror::Mirror;
 use crate::settings::Settings;
 use crate::sys::service_manager::ServiceManager;
-use crate::sys::{clock, tls};
+use crate::sys::{alarm, clock, tls};
 
 pub use examine::examine;
 pub use start::{StartError, check_config, run};
@@ -122,7 +122,7 @@ struct Agent {
     peers: Peers,
     outcomes: Vec<Outcome>,
     /// The last answered read; empty before the first.
-    read: DcsRead,
+    read: Arc<DcsRead>,
     /// When etcd last answered, and the wall clock then.
     answered: Option<(Tick, i64)>,
     silent_since: Option<Tick>,
@@ -183,13 +183,13 @@ impl Agent {
             }
             let (again, _) = decision.look_again;
             self.hurried = again.since(clock::now()) < HURRY;
-            let pause = again.since(clock::now()).min(self.until_scheduled()).max(BREATH);
-            tokio::time::sleep(BREATH).await;
+            let done = clock::now();
             tokio::select! {
-                () = tokio::time::sleep(pause.saturating_sub(BREATH)) => {}
+                () = alarm::until(again.min(done + self.until_scheduled())) => {}
                 () = self.wake.notified() => {}
                 ask = self.asks.recv() => if let Some(ask) = ask { self.take(ask) },
             }
+            alarm::until(done + BREATH).await;
         }
     }
 

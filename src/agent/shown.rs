@@ -1,5 +1,7 @@
 //! What the last look left for the REST API to answer from: one value, swapped as a whole.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
@@ -27,7 +29,7 @@ pub struct PostgresExtras {
 #[derive(Debug, Clone)]
 pub struct Shown {
     pub view: View,
-    pub read: DcsRead,
+    pub read: Arc<DcsRead>,
     pub extras: PostgresExtras,
     pub state: State,
     pub role: Role,

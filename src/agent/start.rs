@@ -34,7 +34,7 @@ use crate::agent::view::Peers;
 use crate::agent::wake::{self, Signals};
 use crate::agent::{Agent, Ended, log};
 use crate::cluster::MemberName;
-use crate::contract::config::{AgentConfig, CtlSection};
+use crate::contract::config::{Address, AgentConfig, CtlSection};
 use crate::contract::keys::Keys;
 use crate::etcd::mirror::Mirror;
 use crate::etcd::{Client, Config, TlsFiles};
@@ -46,7 +46,7 @@ use crate::sys::files::FileError;
 use crate::sys::process::Program;
 use crate::sys::service_manager::ServiceManager;
 use crate::sys::tls::ClientFiles;
-use crate::sys::{children, clock, http, names, successor, tls};
+use crate::sys::{children, clock, http, lane, names, successor, tls};
 
 /// The longest that one question to etcd may take. The loop waits for it; the keeper has limits of its own.
 const ETCD_LIMIT: Duration = Duration::from_secs(2);
@@ -78,6 +78,8 @@ pub enum StartError {
     Address(#[from] names::NameError),
     #[error("signals cannot be received")]
     Signals(#[source] std::io::Error),
+    #[error("a thread cannot be started")]
+    Thread(#[source] std::io::Error),
     #[error("Can't start; there is already a node named '{0}' running")]
     NameTaken(String),
     #[error("another agent (pid {0}) serves this data directory; end it first")]
@@ -159,6 +161,9 @@ pub(super) fn tell(sources: &SourceMap, diagnostics: &crate::source::Diagnostics
 }
 
 /// Runs the agent until it is told to end.
+///
+/// The lease, the line to the guard and all of etcd live on the thread that calls this, and nothing there blocks. The loop
+/// and the REST API have a thread each: a disk that hangs holds up the one that touches it, and never the lease.
 ///
 /// # Errors
 /// The configuration is wrong, a port is taken, or another agent or member is in the way.
@@ -250,7 +255,8 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
     };
     let upgrade = Upgrade::new(handed.is_some());
     let (listeners, scheduled) = handed.map_or_else(Default::default, |it| (it.listeners, it.scheduled));
-    let door = listen(api, &config, listeners).await?;
+    let door = lane("rest")?.spawn(listen(api, config.restapi.listen.clone(), listeners));
+    let door = ended(door.await)?;
 
     let told = read.shown.reasons.get(me.as_str()).cloned().unwrap_or_default();
     let dcs = DcsActor {
@@ -302,7 +308,7 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
         gate,
         keeper,
         dcs,
-        read,
+        read: Arc::new(read),
         dynamic,
         signals,
         manager,
@@ -313,11 +319,16 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
         upgrade,
         guard_program,
     };
-    // A task like those that it talks to: on the thread that starts the runtime, each answer would cost two wake-ups.
-    match tokio::spawn(agent.live()).await {
-        Ok(ended) => Ok(ended),
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+    Ok(ended(lane("loop")?.spawn(agent.live()).await))
+}
+
+fn lane(name: &str) -> Result<tokio::runtime::Handle, StartError> {
+    lane::start(name).map_err(StartError::Thread)
+}
+
+/// Takes what a task of a lane has come to; its panic goes on here.
+fn ended<T>(joined: Result<T, tokio::task::JoinError>) -> T {
+    joined.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 /// Tells whether the agent starts its guard: not under a service manager, in whose unit for the agent Postgres would
@@ -419,10 +430,9 @@ async fn refuse_taken_name(me: &MemberName, read: &DcsRead, tls: &tls::Client) -
 
 async fn listen(
     api: Api,
-    config: &AgentConfig,
+    address: Address,
     handed: Vec<(SocketAddr, TcpListener)>,
 ) -> Result<Door, StartError> {
-    let address = &config.restapi.listen;
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for host in address.host.split(',').map(str::trim) {
         match host {

@@ -73,7 +73,7 @@ pub fn validate(config: &std::path::Path) -> Exit {
 /// # Errors
 /// It does not start.
 pub fn start(config: &std::path::Path) -> anyhow::Result<Exit> {
-    let runtime = crate::cli::runtime().context("the runtime could not be made")?;
+    let runtime = crate::cli::runtime_of_one().context("the runtime could not be made")?;
     let ended = runtime.block_on(agent::run(config));
     // Jobs and callbacks that still run are not waited for.
     runtime.shutdown_background();

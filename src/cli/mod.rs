@@ -179,3 +179,11 @@ fn called_as() -> Option<String> {
 pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
 }
+
+/// Makes the runtime of a command whose tasks never block: they share one thread, and so wake no other.
+///
+/// # Errors
+/// The operating system refused an epoll descriptor.
+pub fn runtime_of_one() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use tokio::runtime::Handle;
 
 use super::error::{Attempt, EtcdError};
 use super::node::{Endpoint, Node};
@@ -152,12 +153,14 @@ struct Inner {
 }
 
 impl Client {
-    /// Makes a client; connections are opened when they are needed.
+    /// Makes a client; connections are opened when they are needed, and live on the runtime in which it was made,
+    /// whoever needs them.
     pub fn new(config: Config) -> Client {
+        let home = Handle::try_current().ok();
         let nodes = config
             .endpoints
             .iter()
-            .map(|text| Arc::new(Node::new(Endpoint::parse(text, &config.protocol))))
+            .map(|text| Arc::new(Node::new(Endpoint::parse(text, &config.protocol), home.clone())))
             .collect();
         Client {
             inner: Arc::new(Inner { config, nodes, preferred: AtomicUsize::new(0), seen: Seen::default() }),

@@ -36,6 +36,12 @@ pub struct Before {
     asked: Tick,
 }
 
+impl Kept {
+    fn fresh(&self, now: Tick, age: Duration) -> Option<i64> {
+        self.read.filter(|read| now.since(*read) < age).map(|_| self.revision)
+    }
+}
+
 impl Mirror {
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
@@ -88,11 +94,16 @@ impl Mirror {
         kept.read = (!missed).then_some(before.asked);
     }
 
+    /// Returns the revision of the keys, on the terms of [`Mirror::range`].
+    pub fn revision(&self, now: Tick, age: Duration) -> Option<i64> {
+        self.kept().fresh(now, age)
+    }
+
     /// Returns the keys, if the read that they rest on is younger than `age` and nothing asks for another one.
     pub fn range(&self, now: Tick, age: Duration) -> Option<Range> {
         let kept = self.kept();
-        kept.read.filter(|read| now.since(*read) < age)?;
-        Some(Range { kvs: kept.kvs.values().cloned().collect(), revision: kept.revision })
+        let revision = kept.fresh(now, age)?;
+        Some(Range { kvs: kept.kvs.values().cloned().collect(), revision })
     }
 }
 
@@ -139,6 +150,7 @@ mod tests {
         mirror.take(&Change::Deleted { key: "/a".to_owned(), mod_revision: 12 }, false);
         assert_eq!(shown(&mirror), pairs(&[("/b", "2")]));
         assert_eq!(mirror.range(Tick(1), AGE).map(|range| range.revision), Some(12));
+        assert_eq!(mirror.revision(Tick(1), AGE), Some(12));
     }
 
     #[test]

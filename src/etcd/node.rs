@@ -3,6 +3,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use super::client::{Config, TlsFiles};
 use super::error::{Attempt, EtcdError};
 use crate::sys::tls::{self, TlsError};
@@ -56,6 +58,8 @@ impl std::fmt::Display for Endpoint {
 /// for something else) would stop every other call to this endpoint.
 pub(super) struct Node {
     pub(super) endpoint: Endpoint,
+    /// Where its connections live; None: with whom opens them.
+    home: Option<Handle>,
     connection: Mutex<Option<etcd_client::Client>>,
     /// Taken out while a request is on it, so that a request given up never leaves its answer to the next one.
     keepalive: Mutex<Option<KeepAlive>>,
@@ -72,8 +76,8 @@ impl std::fmt::Debug for Node {
 }
 
 impl Node {
-    pub(super) fn new(endpoint: Endpoint) -> Node {
-        Node { endpoint, connection: Mutex::new(None), keepalive: Mutex::new(None) }
+    pub(super) fn new(endpoint: Endpoint, home: Option<Handle>) -> Node {
+        Node { endpoint, home, connection: Mutex::new(None), keepalive: Mutex::new(None) }
     }
 
     /// Returns the open connection, or opens one. Calls that find none at the same time open one each; the last stays.
@@ -132,7 +136,14 @@ impl Node {
                 options = options.with_tls(tls);
             }
             let url = format!("{scheme}://{address}");
-            return match etcd_client::Client::connect([url], Some(options)).await {
+            let opening = etcd_client::Client::connect([url], Some(options));
+            let opened = match &self.home {
+                Some(home) => {
+                    home.spawn(opening).await.map_err(|error| Attempt::NotSent(error.to_string()))?
+                }
+                None => opening.await,
+            };
+            return match opened {
                 Ok(client) => Ok(client),
                 Err(error) => Err(match Attempt::from_library(&error, 0) {
                     // Signing in writes nothing, so the request itself was not sent.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Mutex, watch};
 
@@ -17,6 +18,7 @@ use crate::guard::protocol::{
     VERSION, WatchdogSettings, is_spoken,
 };
 use crate::sys::clock::{self, Tick};
+use crate::sys::descriptor;
 
 /// Why an ask has no answer that helps.
 #[derive(Debug, thiserror::Error)]
@@ -165,7 +167,8 @@ impl Link {
     /// # Errors
     /// It is no connection.
     pub fn resume(fd: OwnedFd, next_id: u64) -> Result<Link, GuardError> {
-        let fd = registered(fd)?;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let fd = descriptor::register(fd, both).map_err(GuardError::Broken)?;
         let inner = Inner {
             fd,
             next_id: AtomicU64::new(next_id),
@@ -283,13 +286,6 @@ impl Inner {
         drop(answers);
         self.news.notify_waiters();
     }
-}
-
-#[expect(unsafe_code, reason = "tokio leaves it to the caller that the descriptor stays the same")]
-fn registered(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>, GuardError> {
-    // SAFETY: an OwnedFd answers the same descriptor until it is dropped, and AsyncFd owns it until then.
-    let registered = unsafe { AsyncFd::register(fd) };
-    registered.map_err(|error| GuardError::Broken(error.into()))
 }
 
 /// The place where the answer to one ask is put; gone with its ask.

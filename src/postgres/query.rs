@@ -194,6 +194,8 @@ pub struct Monitored {
     pub replay_paused: bool,
     /// Seconds since 1970.
     pub started: f64,
+    /// When the server last read its configuration; seconds since 1970.
+    pub loaded: f64,
     pub synchronous_standby_names: String,
     pub synchronous_commit: String,
     pub primary_conninfo: String,
@@ -244,6 +246,7 @@ SELECT pg_catalog.pg_is_in_recovery(),
        pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::pg_catalog.int8,
        CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_is_wal_replay_paused() ELSE false END,
        EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time())::pg_catalog.float8,
+       EXTRACT(epoch FROM pg_catalog.pg_conf_load_time())::pg_catalog.float8,
        pg_catalog.current_setting('synchronous_standby_names'),
        pg_catalog.current_setting('synchronous_commit'),
        pg_catalog.current_setting('primary_conninfo'),
@@ -455,8 +458,8 @@ fn read_monitored(row: &tokio_postgres::Row) -> Option<Monitored> {
     let text = |column: usize| -> Option<String> { row.try_get(column).ok() };
     let maybe = |column: usize| -> Option<Option<String>> { row.try_get(column).ok() };
     let number = |column: usize| -> Option<u32> { u32::try_from(row.try_get::<_, i32>(column).ok()?).ok() };
-    let (slot, conninfo, latest_end) = (maybe(14)?, maybe(15)?, lsn(16)?);
-    let senders: serde_json::Value = row.try_get(17).ok()?;
+    let (slot, conninfo, latest_end) = (maybe(15)?, maybe(16)?, lsn(17)?);
+    let senders: serde_json::Value = row.try_get(18).ok()?;
     Some(Monitored {
         in_recovery: row.try_get(0).ok()?,
         version: PgVersion(number(1)?),
@@ -467,11 +470,12 @@ fn read_monitored(row: &tokio_postgres::Row) -> Option<Monitored> {
         replayed: lsn(6)?,
         replay_paused: row.try_get(7).ok()?,
         started: row.try_get(8).ok()?,
-        synchronous_standby_names: text(9)?,
-        synchronous_commit: text(10)?,
-        primary_conninfo: text(11)?,
-        primary_slot_name: text(12)?,
-        receiver: maybe(13)?.map(|status| Receiver { status, slot, conninfo, latest_end }),
+        loaded: row.try_get(9).ok()?,
+        synchronous_standby_names: text(10)?,
+        synchronous_commit: text(11)?,
+        primary_conninfo: text(12)?,
+        primary_slot_name: text(13)?,
+        receiver: maybe(14)?.map(|status| Receiver { status, slot, conninfo, latest_end }),
         senders: senders.as_array()?.iter().map(read_sender).collect::<Option<_>>()?,
     })
 }

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpid};
@@ -87,7 +88,10 @@ pub fn own_program() -> std::io::Result<PathBuf> {
 
 /// Returns the identifier of this boot of the host; empty where the kernel gives none.
 pub fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    static BOOT_ID: LazyLock<String> = LazyLock::new(|| {
+        std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    });
+    BOOT_ID.clone()
 }
 
 #[cfg(test)]

@@ -1,9 +1,12 @@
 //! The doors to the operating system: each effect has one, and clippy bolts the others.
 
+pub mod alarm;
 pub mod children;
 pub mod clock;
+pub mod descriptor;
 pub mod files;
 pub mod http;
+pub mod lane;
 pub mod names;
 pub mod packages;
 pub mod process;

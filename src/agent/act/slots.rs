@@ -10,7 +10,7 @@ use crate::agent::view::OldestWal;
 use crate::cluster::slot::SlotKind;
 use crate::cluster::{Lsn, MemberName};
 use crate::contract::config::Credentials;
-use crate::postgres::query::{Host, QueryError, Target, connect};
+use crate::postgres::query::{Host, QueryError, Session, Target, connect};
 use crate::postgres::slots;
 use crate::sys::clock;
 
@@ -44,22 +44,27 @@ pub(super) async fn keep(
             }
         }
     }
+    let mut physical = Vec::new();
     for (name, (kind, lsn)) in advance {
         match kind {
-            SlotKind::Physical => {
-                if let Err(error) = slots::advance(&session, name, *lsn).await {
-                    tracing::warn!(slot = name, error = %crate::sys::chain(&error), "a slot is not moved on");
-                }
-            }
+            SlotKind::Physical => physical.push(advance_physical(&session, name, *lsn)),
             SlotKind::Logical { database, .. } => {
                 logical.push((database.clone(), name.clone(), Work::Advance { lsn: *lsn }));
             }
         }
     }
+    // Together: the statements share their way there and back.
+    futures_util::future::join_all(physical).await;
     if !logical.is_empty() {
         beside_the_loop(logical, site);
     }
     Ok(())
+}
+
+async fn advance_physical(session: &Session, name: &str, lsn: Lsn) {
+    if let Err(error) = slots::advance(session, name, lsn).await {
+        tracing::warn!(slot = name, error = %crate::sys::chain(&error), "a slot is not moved on");
+    }
 }
 
 /// What is done to one logical slot.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::guard::client::{GuardError, Link, understood};
@@ -26,6 +27,8 @@ pub struct Gate {
 #[derive(Debug)]
 struct Inner {
     socket: PathBuf,
+    /// Where all reading and writing is done.
+    home: Handle,
     link: tokio::sync::Mutex<Option<Link>>,
     hold: Mutex<Option<Hold>>,
     status: Mutex<Option<Status>>,
@@ -34,9 +37,12 @@ struct Inner {
 }
 
 impl Gate {
+    /// Makes the line. It lives on the runtime that this is called in, whoever asks: one asker reads for all, and must
+    /// not be held up by a disk meanwhile.
     pub fn new(socket: PathBuf, wake: Arc<Notify>) -> Gate {
         let inner = Inner {
             socket,
+            home: Handle::current(),
             link: tokio::sync::Mutex::new(None),
             hold: Mutex::new(None),
             status: Mutex::new(None),
@@ -106,6 +112,12 @@ impl Gate {
     /// # Errors
     /// The guard cannot be reached, is silent, or refuses.
     pub async fn ask(&self, request: Request, limit: Duration) -> Result<Status, GuardError> {
+        let line = self.clone();
+        let answer = self.inner.home.spawn(async move { line.ask_at_home(request, limit).await }).await;
+        answer.unwrap_or_else(|error| Err(GuardError::Broken(error.into())))
+    }
+
+    async fn ask_at_home(&self, request: Request, limit: Duration) -> Result<Status, GuardError> {
         let mut second = false;
         loop {
             let link = match self.link().await {

@@ -14,6 +14,7 @@ use crate::agent::lease::gate::Gate;
 use crate::agent::view::{Fence, Lease, LeaseId};
 use crate::etcd::{Client, EtcdError};
 use crate::guard::protocol;
+use crate::sys::alarm;
 use crate::sys::clock::{self, Tick};
 
 /// Pause before a failed renewal is tried again.
@@ -366,7 +367,10 @@ impl Task {
                     let period = Period::of(held.asked, times.loop_wait, times.retry_timeout);
                     let due = held.sent + period.every;
                     if due <= now {
-                        if self.step(held, times, period).await { Duration::ZERO } else { RETRY }
+                        if self.step(held, times, period).await {
+                            continue;
+                        }
+                        RETRY
                     } else {
                         due.since(now).min(held.deadline.at().since(now))
                     }
@@ -378,7 +382,7 @@ impl Task {
                     None => return,
                 },
                 () = self.shared.nudge.notified() => {}
-                () = tokio::time::sleep(pause) => {}
+                () = alarm::until(clock::now() + pause) => {}
             }
         }
     }

@@ -98,8 +98,40 @@ fn render(instance: &Instance, include: &str, kept: &Kept) -> String {
     conf::render(include, &file, &kept.recovery)
 }
 
+/// The last judgement of [`is_in_step`], which stands until a file or the configuration changes.
+#[derive(Debug, Default)]
+pub struct Judged {
+    found: Option<(Vec<Option<Stamp>>, bool)>,
+}
+
+/// What changes with each change of a file: device, inode, size, time of the change.
+type Stamp = (u64, u64, u64, f64);
+
+impl Judged {
+    /// Tells whether the files say what the configuration wants.
+    pub fn is_in_step(&mut self, instance: &Instance) -> bool {
+        let place = &instance.place;
+        let files = [place.main(), place.config_dir.join(HBA), place.config_dir.join(IDENT)];
+        let stamp = |path| {
+            files::stat_followed(path).ok().flatten().map(|it| (it.device, it.inode, it.size, it.changed))
+        };
+        let stamps: Vec<_> = files.iter().map(|path| stamp(path)).collect();
+        match &self.found {
+            Some((of, in_step)) if *of == stamps => *in_step,
+            Some(_) | None => {
+                let in_step = is_in_step(instance);
+                self.found = Some((stamps, in_step));
+                in_step
+            }
+        }
+    }
+}
+
+const HBA: &str = "pg_hba.conf";
+const IDENT: &str = "pg_ident.conf";
+
 /// Tells whether the files say what the configuration wants.
-pub fn is_in_step(instance: &Instance) -> bool {
+fn is_in_step(instance: &Instance) -> bool {
     let text = files::read_if_there(&instance.place.main()).ok().flatten().unwrap_or_default();
     let text = String::from_utf8_lossy(&text).into_owned();
     let Some(include) = text.lines().find_map(|line| unquote(line.strip_prefix("include ")?)) else {
@@ -122,7 +154,7 @@ fn lists_are_in_step(instance: &Instance) -> bool {
             .collect();
         found == wanted
     };
-    holds("pg_hba.conf", instance.hba()) && holds("pg_ident.conf", instance.ident())
+    holds(HBA, instance.hba()) && holds(IDENT, instance.ident())
 }
 
 /// Writes all configuration files. Returns whether anything changed; a reload makes it count.

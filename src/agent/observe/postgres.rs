@@ -23,9 +23,6 @@ use crate::postgres::standby::parse_conninfo;
 use crate::postgres::{controldata, has_data, history, is_vacant, rewind, slots, standby};
 use crate::sys::clock;
 
-/// How often parameters that wait for a restart are asked for.
-const PENDING_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
-
 /// How long the state of a logical slot may wait to be put in place.
 const STAGED_FOR: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -52,7 +49,9 @@ pub struct Observer {
     start_asked: Option<Started>,
     report: Option<(controldata::Control, controldata::Report)>,
     version: Option<PgVersion>,
-    pending: (Tick, Map<String, Value>),
+    /// The parameters that wait for a restart, as of the moment at which the server last read its configuration.
+    pending: Option<(f64, Map<String, Value>)>,
+    judged: configuration::Judged,
     /// States of logical slots that wait for the next start in recovery, and since when.
     staged: Option<(Tick, BTreeMap<String, Vec<u8>>)>,
     /// The last answer to a question for another member's WAL, which is asked beside the loop.
@@ -100,6 +99,12 @@ impl Observer {
         self.session.clone().filter(|session| session.is_open())
     }
 
+    /// The configuration has changed: what was judged by it is judged anew.
+    pub fn forget_configuration(&mut self) {
+        self.pending = None;
+        self.judged = configuration::Judged::default();
+    }
+
     /// Looks. `status` is the guard's, None where it cannot be reached.
     pub async fn look(&mut self, instance: &Instance, status: Option<&Status>, read: &DcsRead) -> Looked {
         let now = clock::now();
@@ -108,20 +113,21 @@ impl Observer {
         let data = self.data(instance, &process);
         let running = matches!(process, Process::Running(_));
         if !running {
-            self.pending = (Tick(0), Map::new());
+            self.pending = None;
         }
         if let Some(monitored) = &monitored {
             self.version = Some(monitored.version);
         }
-        let in_step = !running || configuration::is_in_step(instance);
+        let in_step = !running || self.judged.is_in_step(instance);
+        let pending = self.pending.as_ref().map(|(_, found)| found.clone()).unwrap_or_default();
         let postgres = Postgres {
             data,
             process,
             configuration: if in_step { Configuration::InStep } else { Configuration::Differs },
-            pending_restart: !self.pending.1.is_empty(),
+            pending_restart: !pending.is_empty(),
             version: self.version,
         };
-        Looked { postgres, extras, pending_restart_reason: self.pending.1.clone() }
+        Looked { postgres, extras, pending_restart_reason: pending }
     }
 
     async fn process(
@@ -176,12 +182,12 @@ impl Observer {
             };
             return (Process::Stopping { mode, since }, None);
         }
-        let ask_settings = now.since(self.pending.0) >= PENDING_EVERY;
-        let answer = monitor(&mut self.session, instance, ask_settings).await;
+        let known = self.pending.as_ref().map(|(loaded, _)| *loaded);
+        let answer = monitor(&mut self.session, instance, known).await;
         match answer {
             Ok((mut monitored, found_slots, settings)) => {
                 if let Some(settings) = settings {
-                    self.pending = (now, pending_restart(&settings, instance));
+                    self.pending = Some((monitored.loaded, pending_restart(&settings, instance)));
                 }
                 if monitored.in_recovery {
                     let seen = replica_timeline(instance.data_dir(), &monitored);
@@ -219,12 +225,12 @@ impl Observer {
 
     fn data(&mut self, instance: &Instance, process: &Process) -> Data {
         let data_dir = instance.data_dir();
-        if is_vacant(data_dir) {
-            self.report = None;
-            return Data::Empty;
-        }
         let control = match controldata::read(data_dir) {
             Ok(control) => control,
+            Err(_) if is_vacant(data_dir) => {
+                self.report = None;
+                return Data::Empty;
+            }
             Err(_) if is_unfinished(data_dir) => return Data::Unfinished,
             Err(error) => {
                 tracing::debug!(error = %crate::sys::chain(&error), "pg_control cannot be read");
@@ -289,11 +295,12 @@ fn state(state: OnDisk) -> ControlState {
 /// What a restart is needed for: name, value, and whether a new value waits for one.
 type RestartSettings = Vec<(String, String, bool)>;
 
-/// Asks all that a look needs at once: the questions share their way there and back.
+/// Asks all that a look needs at once: the questions share their way there and back. The settings are asked for where
+/// the server has read its configuration since `known`.
 async fn monitor(
     slot: &mut Option<Arc<Session>>,
     instance: &Instance,
-    ask_settings: bool,
+    known: Option<f64>,
 ) -> Result<(Monitored, Vec<slots::Slot>, Option<RestartSettings>), QueryError> {
     let session = match slot.take().filter(|session| session.is_open()) {
         Some(session) => session,
@@ -303,9 +310,9 @@ async fn monitor(
             Arc::new(session)
         }
     };
-    let settings = async { if ask_settings { session.restart_settings().await.ok() } else { None } };
-    let (monitored, found, settings) = tokio::join!(session.monitor(), slots::list(&session), settings);
+    let (monitored, found) = tokio::join!(session.monitor(), slots::list(&session));
     let (monitored, found) = (monitored?, found?);
+    let settings = if known == Some(monitored.loaded) { None } else { session.restart_settings().await.ok() };
     *slot = Some(session);
     Ok((monitored, found, settings))
 }
