@@ -43,7 +43,7 @@ impl Door {
     pub async fn shut(&self) {
         self.shut.send_replace(true);
         let empty = async {
-            // Each listener looks at the door, and each connection that is open.
+            // Each listener looks at the door, once more while it may let somebody in, and so does each open connection.
             while self.shut.receiver_count() > self.listeners.len() {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
@@ -104,6 +104,10 @@ async fn accept(
         if door.wait_for(|shut| !shut).await.is_err() {
             return;
         }
+        let lets_in = door.clone();
+        if *lets_in.borrow() {
+            continue;
+        }
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             changed = door.changed() => match changed {
@@ -115,7 +119,7 @@ async fn accept(
             Ok((stream, peer)) => {
                 // An answer is small; nothing may wait for more.
                 let _ = stream.set_nodelay(true);
-                tokio::spawn(begin(stream, peer.ip(), api.clone(), door.clone()));
+                tokio::spawn(begin(stream, peer.ip(), api.clone(), lets_in));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection to the REST API is not accepted");
