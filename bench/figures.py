@@ -14,12 +14,18 @@ def figure(name, unit, values, note=""):
 
 
 def beside(name):
-    """Prints what this tool and the reference have shown for a figure, lower being better for both."""
+    """Prints what this tool and the reference have shown for a figure, lower being better for both.
+
+    A higher median is worse only if the two spreads do not meet: a few runs on a shared machine say no more."""
     rows = {row["name"]: row for row in FIGURES}
     ours, theirs = rows.get(name), rows.get(f"{name}-patroni")
     if ours and theirs:
-        word = "not worse" if ours["median"] <= theirs["median"] else "WORSE"
-        print(f"  {name}: {ours['median']:.3f} beside {theirs['median']:.3f} {ours['unit']}: {word}", flush=True)
+        if ours["median"] <= theirs["median"]:
+            word = "not worse"
+        else:
+            word = "equal within the spread" if ours["min"] <= theirs["max"] else "WORSE"
+        share = f", {ours['median'] / theirs['median']:.2f} of it" if theirs["median"] else ""
+        print(f"  {name}: {ours['median']:.3f} beside {theirs['median']:.3f} {ours['unit']}{share}: {word}", flush=True)
 
 
 def save():
