@@ -10,6 +10,7 @@ use crate::agent::instance::Instance;
 use crate::agent::lease::deadline::SLOW_TTL;
 use crate::agent::lease::keeper::Times;
 use crate::agent::observe::dcs;
+use crate::agent::observe::disk::News;
 use crate::agent::observe::postgres::Looked;
 use crate::agent::state::State;
 use crate::agent::view::{Failsafe, Guard, Lease, Process, Requests, Running, Tick, View, Watchdog};
@@ -62,6 +63,7 @@ impl Agent {
         if answers && !self.instance.data_dir().join(DYNAMIC_COPY).exists() {
             self.keep_dynamic();
         }
+        self.look_at_volumes(&looked);
         let snapshot = self.answered.map(|_| &self.read.snapshot);
         let now = clock::now();
         let leads = self.lead.is_some_and(|lead| now < lead.deadline);
@@ -83,6 +85,7 @@ impl Agent {
             guard: self.guard(status.as_ref()),
             watchdog: self.watchdog(status.as_ref()),
             postgres: looked.postgres.clone(),
+            disk: self.volumes.readings().verdict(),
             peers: self.peers.clone(),
             job: self.jobs.report(),
             preflight: self.server.preflights.report(),
@@ -97,6 +100,23 @@ impl Agent {
         };
         self.warn_of_solitude(&view);
         (view, looked)
+    }
+
+    /// Looks how much room there is, and says once what has changed.
+    fn look_at_volumes(&mut self, looked: &Looked) {
+        let server = looked.postgres.running().map(|_| looked.extras.kept_by_slot.clone());
+        self.volumes.look(self.instance.data_dir(), self.config.disk, server, clock::now());
+        match self.volumes.news() {
+            Some(News::Scarce(sentence)) => {
+                tracing::warn!("{sentence}");
+                self.recorder.note("DiskScarce", &sentence);
+            }
+            Some(News::Ample) => {
+                tracing::info!("the volumes have room again");
+                self.recorder.note("DiskAmple", "the volumes have room again");
+            }
+            None => {}
+        }
     }
 
     /// Says once that nothing can be committed because no standby is there.

@@ -9,6 +9,8 @@ pub mod view;
 
 pub mod decide;
 
+pub mod disk;
+
 mod examine;
 mod handover;
 pub mod instance;
@@ -57,6 +59,7 @@ use crate::agent::lease::gate::Gate;
 use crate::agent::lease::keeper::Keeper;
 use crate::agent::mixed::Kinds;
 use crate::agent::observe::dcs::DcsRead;
+use crate::agent::observe::disk::Volumes;
 use crate::agent::observe::peers;
 use crate::agent::observe::postgres::{Looked, Observer};
 use crate::agent::promises::{Asker, Promises};
@@ -113,6 +116,7 @@ struct Agent {
     gate: Gate,
     keeper: Keeper,
     observer: Observer,
+    volumes: Volumes,
     jobs: Jobs,
     callbacks: Callbacks,
     dcs: DcsActor,
@@ -401,6 +405,7 @@ impl Agent {
             view: view.clone(),
             read: self.read.clone(),
             extras: looked.extras.clone(),
+            volumes: self.volumes.readings().clone(),
             state: facts.map_or(crate::cluster::State::Unknown, |facts| facts.state),
             role: facts.map_or(crate::cluster::Role::Uninitialized, |facts| facts.role),
             tags: crate::contract::tags::shown(&self.config.tags),
@@ -436,21 +441,26 @@ impl Agent {
                 document.insert("postmaster_start_time".to_owned(), scheduled.started.clone().into());
                 document
             }),
-            keddah: self.gate.last().map(|status| lacking(&status)).unwrap_or_default(),
+            keddah: self.own_part(),
         }
     }
-}
 
-/// Returns what the guard could not get, for the member document.
-fn lacking(status: &crate::guard::protocol::Status) -> Map<String, Value> {
-    let mut map = Map::new();
-    if !status.lacking.is_empty() {
-        map.insert("guard_lacks".to_owned(), status.lacking.clone().into());
+    /// Returns what the member document says beyond Patroni's: what the guard could not get, and which volume is scarce.
+    fn own_part(&self) -> Map<String, Value> {
+        let mut map = Map::new();
+        if let Some(status) = self.gate.last() {
+            if !status.lacking.is_empty() {
+                map.insert("guard_lacks".to_owned(), status.lacking.clone().into());
+            }
+            if let Some(problem) = &status.watchdog.problem {
+                map.insert("watchdog".to_owned(), problem.as_str().into());
+            }
+        }
+        if let Some(sentence) = self.volumes.readings().sentence() {
+            map.insert("disk".to_owned(), sentence.into());
+        }
+        map
     }
-    if let Some(problem) = &status.watchdog.problem {
-        map.insert("watchdog".to_owned(), problem.as_str().into());
-    }
-    map
 }
 
 /// Wraps the last answer by whether it is of this look.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
+use crate::agent::disk::Readings;
 use crate::agent::lease::gate::Gate;
 use crate::agent::lease::keeper::Keeper;
 use crate::agent::observe::dcs::DcsRead;
@@ -23,6 +24,8 @@ pub struct PostgresExtras {
     pub latest_end_lsn: u64,
     /// One object per WAL sender.
     pub replication: Vec<Value>,
+    /// The slot that keeps the most WAL, and how many bytes of it.
+    pub kept_by_slot: Option<(String, u64)>,
 }
 
 /// Everything that an answer may be made of.
@@ -31,6 +34,7 @@ pub struct Shown {
     pub view: View,
     pub read: Arc<DcsRead>,
     pub extras: PostgresExtras,
+    pub volumes: Readings,
     pub state: State,
     pub role: Role,
     /// Tags as others are shown them.

@@ -24,6 +24,7 @@ use crate::agent::lease::keeper::{Before, Keeper};
 use crate::agent::look::{dynamic_copy, settings_of, times, warn_of_tags, within_reach};
 use crate::agent::mixed::Kinds;
 use crate::agent::observe::dcs::{self, DcsRead};
+use crate::agent::observe::disk::Volumes;
 use crate::agent::observe::postgres::{Observer, Probe};
 use crate::agent::promises::{self, Promises};
 use crate::agent::recorder::Recorder;
@@ -277,6 +278,7 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
         jobs: Jobs::new(wake.clone()),
         callbacks: Callbacks::default(),
         observer: Observer::default(),
+        volumes: Volumes::default(),
         memory: Memory::default(),
         peers: Peers::default(),
         outcomes: Vec::new(),

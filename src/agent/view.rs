@@ -5,6 +5,7 @@
 //!
 //! Invariant: nothing here does anything; only clones, compares and hashes.
 
+pub mod disk;
 pub mod preflight;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ use crate::cluster::{
 use crate::settings::Settings;
 pub use crate::sys::clock::Tick;
 
+pub use disk::{Disk, Room};
 pub use preflight::{Hazard, Hazards, Preflight, PreflightState};
 
 /// One look at the world.
@@ -45,6 +47,8 @@ pub struct View {
     pub guard: Guard,
     pub watchdog: Watchdog,
     pub postgres: Postgres,
+    /// How much room its volumes have.
+    pub disk: Disk,
     /// What the other members answered last.
     pub peers: Peers,
     /// The long-running job: the one under way, or the last one until the next begins.
@@ -214,6 +218,8 @@ pub struct MemberFacts {
     pub gate_released: bool,
     /// The identifier of its data; None where it has none, or does not tell.
     pub system_id: Option<SystemId>,
+    /// How much room its volumes have.
+    pub room: Room,
 }
 
 /// The `status` key.
@@ -302,6 +308,8 @@ pub struct Postgres {
     pub configuration: Configuration,
     /// A changed parameter waits for a restart.
     pub pending_restart: bool,
+    /// Its clients were told to only read.
+    pub braked: bool,
     pub version: Option<PgVersion>,
 }
 
@@ -564,6 +572,8 @@ pub struct PeerFacts {
     pub system_id: Option<SystemId>,
     /// It has had no answer of etcd for longer than its `loop_wait`, so it cannot take the lock.
     pub etcd_silent: bool,
+    /// How much room its volumes have.
+    pub room: Room,
 }
 
 /// A long-running job. One at a time.
@@ -667,6 +677,7 @@ pub enum Deed {
     AskForWal,
     Checkpoint,
     Preflight,
+    Brake,
     ApplyConfiguration,
     StartJob,
     CancelJob,

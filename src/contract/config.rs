@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use crate::contract::disk::{DiskSection, Share};
 use crate::contract::document::boolean;
 use crate::contract::env;
 use crate::contract::methods::Method;
@@ -190,6 +191,7 @@ pub struct AgentConfig {
     pub watchdog: WatchdogSection,
     /// False (`guard.mode: off`): the agent itself stops a server in time and feeds the watchdog, by Patroni's rules.
     pub guard_fences: bool,
+    pub disk: DiskSection,
     pub tags: Map<String, Value>,
     /// The whole document, environment included. Holds passwords: not to be shown.
     document: Map<String, Value>,
@@ -313,6 +315,7 @@ impl Reader {
                 safety_margin: self.at("watchdog.safety_margin").and_then(Value::as_i64),
             },
             guard_fences: self.guard_fences(),
+            disk: self.disk(),
             tags: self.object("tags"),
             document: self.document.clone(),
         })
@@ -390,6 +393,24 @@ impl Reader {
                 true
             }
         }
+    }
+
+    fn disk(&mut self) -> DiskSection {
+        let DiskSection { warn, brake } = DiskSection::default();
+        DiskSection { warn: self.share("disk.warn", warn), brake: self.share("disk.brake", brake) }
+    }
+
+    fn share(&mut self, path: &str, default: Share) -> Share {
+        let Some(text) = self.text(path) else { return default };
+        Share::parse(&text).unwrap_or_else(|| {
+            let span = self.span(path);
+            self.diagnostics.push(
+                Diagnostic::error("disk-share", format!("`{path}: {text}` is no size, per cent or off"))
+                    .at(span)
+                    .hint("write `10%`, `2GB` or `off`"),
+            );
+            default
+        })
     }
 
     fn verify_client(&mut self) -> VerifyClient {
@@ -701,6 +722,19 @@ tags: {nofailover: false}
         );
         assert_eq!(config.postgresql.superuser.username, "postgres");
         assert_eq!(config.postgresql.connect_address.to_string(), "10.0.0.1:5432");
+    }
+
+    #[test]
+    fn limits_of_the_volumes_are_read_and_checked() {
+        let (config, _) = parse(&format!("{FILE}disk: {{warn: 20GB, brake: 2%}}\n"));
+        let (none, diagnostics) = parse(&format!("{FILE}disk: {{brake: little}}\n"));
+
+        assert_eq!(
+            config.unwrap().disk,
+            DiskSection { warn: Share::Bytes(20 << 30), brake: Share::Percent(2) }
+        );
+        assert!(none.is_none());
+        assert_eq!(diagnostics.sorted().first().map(|d| d.code), Some("disk-share"));
     }
 
     #[test]

@@ -93,6 +93,8 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("WATCHDOG_DEVICE", "watchdog.device"),
     ("WATCHDOG_SAFETY_MARGIN", "watchdog.safety_margin"),
     ("GUARD_MODE", "guard.mode"),
+    ("DISK_WARN", "disk.warn"),
+    ("DISK_BRAKE", "disk.brake"),
 ];
 
 /// Writes what the environment sets into `document`; `look_up` returns a variable's text.

@@ -6,6 +6,7 @@
 //! Invariant: nothing here opens a file or a socket, and nothing decides.
 
 pub mod config;
+pub mod disk;
 pub mod document;
 pub mod dynamic;
 pub mod env;

@@ -97,6 +97,11 @@ fn table(
         .collect();
     let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().skip(1).map(cell).collect()).collect();
     let mut text = pretty(&format!(" Cluster: {scope} ({initialize}) "), &columns, &rows);
+    for (name, member) in &view.members {
+        if let Some(sentence) = member.keddah().and_then(|map| map.get("disk")?.as_str()) {
+            text.push_str(&format!("\n {name}: {sentence}"));
+        }
+    }
     if document.get("pause").is_some() {
         text.push_str("\n Maintenance mode: on");
     }

@@ -79,6 +79,18 @@ pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     }
 }
 
+/// Reads the first bytes of a file, as many as it has and `most` at most.
+///
+/// # Errors
+/// It is not there or may not be read.
+pub fn read_start(path: &Path, most: u64) -> Result<Vec<u8>, FileError> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(refused("read", path))?;
+    file.take(most).read_to_end(&mut bytes).map_err(refused("read", path))?;
+    Ok(bytes)
+}
+
 /// Describes a path without following a link at its end; `None` if nothing is there.
 ///
 /// # Errors

@@ -16,6 +16,7 @@ pub mod successor;
 pub mod systemd;
 pub mod tls;
 pub mod users;
+pub mod volume;
 
 /// Writes an error with all of its causes: the only way in which one is shown or logged.
 pub fn chain(error: &dyn std::error::Error) -> String {

@@ -19,6 +19,7 @@ impl World {
         agent.woken = false;
         agent.tags = view.tags.clone();
         agent.watchdog = view.watchdog;
+        agent.room = view.disk.room;
         let decision = decide(&view, &agent.memory);
         let reason = decision.reason.to_string();
         let code = decision.reason.code();
@@ -222,6 +223,10 @@ impl World {
                 let hazards = (request.0 % 4 == 0).then_some(hazard).into_iter().collect();
                 let state = PreflightState::Ready { at, lsn, hazards };
                 h.preflight = Some(Preflight { request, state });
+                Verdict::Done
+            }
+            Action::Brake { on } => {
+                self.hosts[host].postgres.braked = on;
                 Verdict::Done
             }
             Action::Checkpoint | Action::ApplyConfiguration | Action::Callback { .. } => Verdict::Done,

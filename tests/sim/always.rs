@@ -135,8 +135,9 @@ impl World {
     ) {
         let h = &self.hosts[taker];
         let (settings, me) = (&before.config.0, h.name.clone());
-        let decided = h.agent.as_ref().map(|agent| (agent.tags.clone(), agent.watchdog));
-        let (tags, watchdog) = decided.unwrap_or((Tags::default(), Watchdog::NotRequired));
+        let decided = h.agent.as_ref().map(|agent| (agent.tags.clone(), agent.watchdog, agent.room));
+        let (tags, watchdog, room) =
+            decided.unwrap_or((Tags::default(), Watchdog::NotRequired, Room::Unknown));
         let set = before.sync.as_ref().map(|(set, _)| set).filter(|set| set.leader.is_some());
         let by_votes = set.is_some_and(|set| settings.synchronous_mode.is_quorum() || set.quorum > 0);
         let end = h.postgres.disk.as_ref().map_or(Lsn(0), Disk::end);
@@ -165,6 +166,7 @@ impl World {
                 "the failsafe set does not name it",
             ),
             (watchdog == Watchdog::Unusable && !serves, "its watchdog cannot be used"),
+            (room == Room::Full && !serves, "its volume is full"),
         ];
         let why = refused.iter().find(|(refused, _)| *refused).map(|(_, why)| *why);
         let data = h.postgres.disk.as_ref().map(|disk| disk.system_id);

@@ -1,9 +1,10 @@
 //! Which fault comes next. Each fault has numbers of its own, so that a run without some of them keeps the others.
 
-use keddah::agent::view::{Job, JobState};
+use keddah::agent::view::{Disk, Job, JobState, Room};
 use keddah::cluster::{Role, SyncMode};
 
 use crate::faults::{Change, Fault, Key};
+use crate::host::ROOMY;
 use crate::network::ETCD;
 use crate::rng::Rng;
 use crate::world::World;
@@ -29,7 +30,13 @@ impl World {
             3..=6 => ends(Fault::StopAgent { host }, Fault::ContinueAgent { host }),
             7 | 8 => ends(Fault::CrashHost { host }, Fault::BootHost { host }),
             9..=11 => ends(Fault::FreezeHost { host }, Fault::ThawHost { host }),
-            12 | 13 => (Fault::KillPostmaster { host }, None),
+            12 => (Fault::KillPostmaster { host }, None),
+            13 => {
+                let [brake, full] = [rng.once_in(2), rng.once_in(2)];
+                let room = if full { Room::Full } else { Room::Scarce };
+                let disk = Disk { room, brake, left: None };
+                ends(Fault::Disk { host, disk }, Fault::Disk { host, disk: ROOMY })
+            }
             14 | 15 => ends(Fault::Cut { from: host, to: ETCD }, Fault::Heal { from: host, to: ETCD }),
             16 | 17 => ends(Fault::Cut { from: ETCD, to: host }, Fault::Heal { from: ETCD, to: host }),
             18 => ends(Fault::Cut { from: host, to: other }, Fault::Heal { from: host, to: other }),

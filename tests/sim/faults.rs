@@ -8,6 +8,7 @@ use keddah::cluster::*;
 use keddah::guard::gate::Arm;
 use keddah::settings::StandbyCluster;
 
+use crate::host::ROOMY;
 use crate::postgres::Process;
 use crate::world::{Event, World};
 
@@ -72,6 +73,11 @@ pub enum Fault {
     BreakStarts {
         host: usize,
         times: u32,
+    },
+    /// The volumes fill up, or have room again.
+    Disk {
+        host: usize,
+        disk: Disk,
     },
     Loss {
         once_in: u64,
@@ -205,6 +211,7 @@ impl Fault {
             Fault::SlowReplay { .. } => "replay slow",
             Fault::SlowStart { .. } => "start or promotion slow",
             Fault::BreakStarts { .. } => "starts fail",
+            Fault::Disk { .. } => "volume fills or has room",
             Fault::Loss { .. } => "messages lost",
             Fault::DeleteLeaderKey => "leader key deleted",
             Fault::Failover { leader: None, .. } => "failover asked for",
@@ -300,6 +307,7 @@ impl World {
             Fault::SlowReplay { host, on } => self.hosts[host].postgres.slow_replay = on,
             Fault::SlowStart { host, ms } => self.hosts[host].postgres.start_takes = ms,
             Fault::BreakStarts { host, times } => self.hosts[host].postgres.broken_starts = times,
+            Fault::Disk { host, disk } => self.hosts[host].disk = disk,
             Fault::Loss { once_in } => self.loss = once_in,
             Fault::DeleteLeaderKey => {
                 if self.etcd.leader.take().is_some() {
@@ -492,6 +500,7 @@ impl World {
             h.tags.nofailover = false;
             h.tags.nosync = false;
             h.watchdog = Watchdog::NotRequired;
+            h.disk = ROOMY;
             h.wall_ahead = 0;
             h.up = true;
             self.guard(host);

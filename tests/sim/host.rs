@@ -56,6 +56,7 @@ pub struct Agent {
     /// What of the host the last decision rested on.
     pub tags: Tags,
     pub watchdog: Watchdog,
+    pub room: Room,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -71,6 +72,9 @@ pub struct Keeper {
     /// The guard has not taken the last deadline: nothing is renewed until it has.
     pub unacknowledged: bool,
 }
+
+/// Volumes with room.
+pub const ROOMY: Disk = Disk { room: Room::Ample, brake: false, left: None };
 
 #[derive(Debug, Clone)]
 pub struct Host {
@@ -112,6 +116,8 @@ pub struct Host {
     pub wall_ahead: i64,
     pub tags: Tags,
     pub watchdog: Watchdog,
+    /// How much room its volumes have.
+    pub disk: Disk,
     pub answered: BTreeMap<RequestId, bool>,
     pub exits: u32,
     /// On disk; None: no process has ever written one in this boot.
@@ -145,6 +151,7 @@ impl Host {
             wall_ahead: 0,
             tags: Tags::default(),
             watchdog: Watchdog::NotRequired,
+            disk: ROOMY,
             answered: BTreeMap::new(),
             exits: 0,
             promise: None,

@@ -179,6 +179,8 @@ pub struct Postgres {
     pub broken_starts: u32,
     /// The next fast stops take this long: a shutdown checkpoint of much, a WAL receiver that never confirms.
     pub stop_takes: Option<u64>,
+    /// Its clients may only read.
+    pub braked: bool,
     /// Since when it answers no probe and does no work, though its postmaster lives.
     pub hung_since: Option<u64>,
 }
@@ -201,6 +203,7 @@ impl Postgres {
             start_takes: None,
             broken_starts: 0,
             stop_takes: None,
+            braked: false,
             hung_since: None,
         }
     }

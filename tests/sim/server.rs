@@ -48,8 +48,24 @@ impl World {
         }
         let id = self.next_record();
         let name = self.hosts[host].name.clone();
+        let full = self.hosts[host].disk.room == Room::Full;
         let postgres = &mut self.hosts[host].postgres;
         match postgres.process.clone() {
+            // There is no room for what a recovery writes.
+            Process::Starting { role: Started::Primary, until, .. }
+                if until <= now
+                    && full
+                    && postgres.disk.as_ref().is_some_and(|d| d.state == ControlState::InCrashRecovery) =>
+            {
+                postgres.die(true);
+                self.wake(host);
+            }
+            Process::Running(Started::Replica)
+                if full && postgres.promoting_until.is_some_and(|until| until <= now) =>
+            {
+                postgres.die(true);
+                self.wake(host);
+            }
             Process::Starting { role, until, .. } if until <= now => {
                 if postgres.broken_starts > 0 {
                     postgres.broken_starts -= 1;
@@ -182,6 +198,7 @@ impl World {
             Job::PrePromote { .. } => !self.hosts[host].programs_fail,
             Job::ArchiveLast { .. } => true,
             Job::Rewind { source, .. } => self.copy_from(host, source, true),
+            Job::CrashRecovery if self.hosts[host].disk.room == Room::Full => false,
             Job::CrashRecovery => {
                 let id = self.next_record();
                 let disk = self.hosts[host].postgres.disk.as_mut().unwrap();

@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use keddah::agent::view::Watchdog;
+use keddah::agent::view::{Disk, Room, Watchdog};
 use keddah::cluster::{SyncMode, SystemId};
 use keddah::settings::Settings;
 
 use crate::faults::{Change, Fault, Key};
+use crate::host::ROOMY;
 use crate::network::ETCD;
 use crate::world::World;
 
@@ -56,6 +57,7 @@ fn new_world(words: &[&str]) -> World {
             "retry_timeout" => settings.retry_timeout = time(),
             "primary_start_timeout" => settings.primary_start_timeout = time(),
             "primary_race_backoff" => settings.primary_race_backoff = time(),
+            "maximum_lag" => settings.maximum_lag_on_failover = value.parse().unwrap(),
             "failsafe" => settings.failsafe_mode = value == "yes",
             "sync" => settings.synchronous_mode = value.parse::<SyncMode>().unwrap(),
             "sync_nodes" => settings.synchronous_node_count = value.parse().unwrap(),
@@ -254,6 +256,12 @@ fn tell(text: &str) -> Told {
                 let f = Fault::Tags { host: at(1), nofailover: true };
                 world.fault(f);
             }
+            ["full", _] => fill(world, at(1), Room::Full, false),
+            ["nearly-full", _] => fill(world, at(1), Room::Scarce, true),
+            ["room", _] => {
+                let f = Fault::Disk { host: at(1), disk: ROOMY };
+                world.fault(f);
+            }
             ["watchdog-broken", _] => {
                 let h = at(1);
                 world.hosts[h].watchdog = Watchdog::Unusable;
@@ -270,6 +278,10 @@ fn tell(text: &str) -> Told {
     let state = world.leader().map_or_else(|| "nobody leads".to_owned(), |name| format!("{name} leads"));
     writeln!(text, "end: {state}").unwrap();
     Told { text, reasons: world.oracle.reasons, violations: world.oracle.violations }
+}
+
+fn fill(world: &mut World, host: usize, room: Room, brake: bool) {
+    world.fault(Fault::Disk { host, disk: Disk { room, brake, left: None } });
 }
 
 fn until(world: &mut World, words: &[&str]) -> String {

@@ -77,6 +77,10 @@ impl World {
             return;
         }
         if mine.len() < theirs.len() {
+            if self.hosts[replica].disk.room == Room::Full {
+                self.hosts[replica].postgres.streaming = false;
+                return;
+            }
             let mut mine = self.hosts[replica].postgres.disk.take().unwrap();
             mine.receive(self.hosts[up].postgres.disk.as_ref().unwrap());
             self.hosts[replica].postgres.disk = Some(mine);
@@ -100,6 +104,13 @@ impl World {
                 || h.postgres.hung_since.is_some()
                 || h.postgres.disk.as_ref().is_some_and(|d| d.bootstrap_unfinished)
             {
+                continue;
+            }
+            if h.postgres.braked {
+                continue;
+            }
+            if h.disk.room == Room::Full {
+                self.fault(crate::faults::Fault::KillPostmaster { host });
                 continue;
             }
             self.records += 1;

@@ -52,6 +52,7 @@ impl World {
             guard: self.guard_seen(host),
             watchdog: h.watchdog,
             postgres: self.postgres_facts(host),
+            disk: h.disk,
             peers: agent.peers.clone(),
             job: h.job.clone(),
             preflight: h.preflight.clone(),
@@ -86,6 +87,7 @@ impl World {
             process,
             configuration: Configuration::InStep,
             pending_restart: false,
+            braked: h.postgres.braked,
             version: Some(PgVersion(170_002)),
         }
     }

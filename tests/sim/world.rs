@@ -330,6 +330,7 @@ impl World {
             older: false,
             tags: Tags::default(),
             watchdog: Watchdog::NotRequired,
+            room: Room::Unknown,
         });
         // The jobs of an agent end with it.
         h.job = None;
@@ -556,6 +557,7 @@ impl World {
                         watchdog_usable: h.watchdog != Watchdog::Unusable,
                         system_id: Some(disk.system_id),
                         etcd_silent: silent,
+                        room: h.disk.room,
                     })
                 }
                 _ => Answer::Unreachable,

@@ -314,6 +314,7 @@ fn publication(facts: &MemberFacts, particulars: &Particulars) -> Publication {
         restart_at: _,
         gate_released,
         system_id,
+        room,
     } = facts;
     let mut keddah = particulars.keddah.clone();
     keddah.insert("version".to_owned(), env!("CARGO_PKG_VERSION").into());
@@ -323,6 +324,7 @@ fn publication(facts: &MemberFacts, particulars: &Particulars) -> Publication {
     if let Some(system_id) = system_id {
         keddah.insert("system_identifier".to_owned(), system_id.to_string().into());
     }
+    keddah.insert("room".to_owned(), room.word().into());
     if *gate_released {
         keddah.insert("gate".to_owned(), "released".into());
     }

@@ -141,6 +141,7 @@ impl ServerActor {
             }
             Action::Promote { fence } => self.promote(*fence).await,
             Action::Stop { mode, checkpoint } => self.stop(*mode, *checkpoint, site).await,
+            Action::Brake { on } => brake(*on, site).await,
             Action::Follow { upstream } => follow(upstream, site).await,
             Action::SetSyncNames { names } => set_sync_names(names, site).await,
             Action::KeepSlots { create, drop, advance } => slots::keep(create, drop, advance, site).await,
@@ -198,7 +199,7 @@ impl ServerActor {
         if !archive {
             recovery.remove("restore_command");
         }
-        let kept = Kept { recovery, ..configuration::kept(instance) };
+        let kept = Kept { recovery, braked: false, ..configuration::kept(instance) };
         write_passfile(instance)?;
         configuration::write(instance, &kept)?;
         standby::signal(instance.data_dir())?;
@@ -386,6 +387,29 @@ async fn set_sync_names(names: &SyncNames, site: &mut Site<'_>) -> Result<(), Se
         session
             .execute("BEGIN; SET LOCAL synchronous_commit = 'off'; SELECT pg_catalog.txid_current(); COMMIT")
             .await?;
+    }
+    Ok(())
+}
+
+/// Ends what has written in a transaction that began before clients were told to only read: it may go on writing.
+const END_OLDER_WRITERS: &str = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+    WHERE backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid() AND backend_xid IS NOT NULL
+    AND xact_start <= pg_catalog.pg_conf_load_time() + '1 s'::pg_catalog.interval";
+
+async fn brake(on: bool, site: &mut Site<'_>) -> Result<(), ServerError> {
+    let kept = Kept { braked: on, ..configuration::kept(site.instance) };
+    let changed = configuration::write_main(site.instance, &kept)?;
+    let session = session(site)?;
+    if changed || site.observer.brake_told() != Some(on) {
+        session.reload().await?;
+        site.observer.note_brake(on);
+        match on {
+            true => tracing::warn!("clients may only read until there is room"),
+            false => tracing::info!("there is room: clients may write again"),
+        }
+    }
+    if on {
+        session.execute(END_OLDER_WRITERS).await?;
     }
     Ok(())
 }

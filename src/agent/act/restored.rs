@@ -39,7 +39,7 @@ pub fn prepare(instance: &Instance) -> Result<(), FileError> {
     let standby_mode = |(name, value): &&(String, String)| name == "standby_mode" && value == "on";
     let parameters: Parameters =
         recovery.unwrap_or_default().iter().filter(|(name, _)| name != "standby_mode").cloned().collect();
-    configuration::write_main(instance, &Kept { recovery: parameters, sync_names: None })?;
+    configuration::write_main(instance, &Kept { recovery: parameters, ..Kept::default() })?;
     // The originals are kept first: they come back when the passwords are set.
     conf::keep_copies(&instance.place)?;
     hba::write(&instance.place, &THIS_HOST.map(str::to_owned))?;
@@ -59,6 +59,6 @@ pub fn settle(instance: &Instance) -> Result<(), FileError> {
     if instance.hba().is_none() {
         conf::restore_copy(&instance.place, "pg_hba.conf")?;
     }
-    let kept = Kept { recovery: configuration::recovery(instance, None), sync_names: None };
+    let kept = Kept { recovery: configuration::recovery(instance, None), ..Kept::default() };
     configuration::write(instance, &kept).map(drop)
 }

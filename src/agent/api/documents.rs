@@ -3,8 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::agent::api::health::Health;
+use crate::agent::disk::Reading;
 use crate::agent::shown::Shown;
-use crate::agent::view::Running;
+use crate::agent::view::{Room, Running};
 use crate::cluster::{Lsn, MemberName, ReplicationState, Role, State, SyncMode, Timeline};
 use crate::contract::member::SPOKEN_VERSION;
 
@@ -161,16 +162,26 @@ pub fn signed(mut document: Map<String, Value>, scope: &str, shown: &Shown) -> M
         json!({"version": SPOKEN_VERSION, "scope": scope, "name": shown.view.me.as_str()}),
     );
     let (code, text) = &shown.reason;
-    document.insert(
-        "keddah".to_owned(),
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "reason": code,
-            "reason_text": text,
-            "etcd_silent": shown.is_etcd_silent(),
-        }),
-    );
+    let mut ours = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "reason": code,
+        "reason_text": text,
+        "etcd_silent": shown.is_etcd_silent(),
+        "room": shown.view.disk.room.word(),
+        "data_volume": volume(shown.volumes.data.as_ref()),
+        "wal_volume": volume(shown.volumes.wal_volume()),
+    });
+    if let Some(sentence) = shown.volumes.sentence() {
+        ours["disk"] = sentence.into();
+    }
+    document.insert("keddah".to_owned(), ours);
     document
+}
+
+fn volume(reading: Option<&Reading>) -> Value {
+    reading.map_or(Value::Null, |Reading { size, free, pace, left, .. }| {
+        json!({"size": size, "free": free, "pace": pace, "seconds_left": left.map(|left| left.as_secs())})
+    })
 }
 
 /// Returns Prometheus's text. Names and meaning are Patroni's.
@@ -326,10 +337,39 @@ pub fn metrics(scope: &str, shown: &Shown, moment: Moment) -> String {
         ),
     ];
     let mut text = String::new();
-    for (name, help, kind, value) in rows {
+    for (name, help, kind, value) in rows.into_iter().chain(volume_rows(shown)) {
         text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name}{labels} {value}\n"));
     }
     text
+}
+
+/// What Patroni has no name for.
+fn volume_rows(shown: &Shown) -> Vec<(&'static str, &'static str, &'static str, String)> {
+    let mut rows = Vec::new();
+    if let Some(reading) = &shown.volumes.data {
+        let [size, free] = [reading.size, reading.free].map(|bytes| bytes.to_string());
+        rows.push(("keddah_data_volume_size_bytes", "Size of the volume of the data.", "gauge", size));
+        rows.push(("keddah_data_volume_free_bytes", "Free space of the volume of the data.", "gauge", free));
+    }
+    if let Some(reading) = shown.volumes.wal_volume() {
+        let [size, free] = [reading.size, reading.free].map(|bytes| bytes.to_string());
+        rows.push(("keddah_wal_volume_size_bytes", "Size of the volume of the WAL.", "gauge", size));
+        rows.push(("keddah_wal_volume_free_bytes", "Free space of the volume of the WAL.", "gauge", free));
+    }
+    let flag = |room: Room| u64::from(shown.view.disk.room >= room).to_string();
+    rows.push((
+        "keddah_disk_scarce",
+        "Value is 1 if a volume is below its limit, 0 otherwise.",
+        "gauge",
+        flag(Room::Scarce),
+    ));
+    rows.push((
+        "keddah_disk_full",
+        "Value is 1 if a volume has no room for another WAL segment, 0 otherwise.",
+        "gauge",
+        flag(Room::Full),
+    ));
+    rows
 }
 
 /// The number of a state in Patroni's order.

@@ -180,6 +180,11 @@ pub enum Action {
     Preflight {
         request: Revision,
     },
+    /// On: clients may only read from here on, and transactions that wrote before are ended; it is given again as long as
+    /// that goes on. Off: they may write again.
+    Brake {
+        on: bool,
+    },
     /// Write the configuration files as they should be and reload.
     ApplyConfiguration,
 
@@ -304,6 +309,7 @@ impl Action {
             Action::AskForWal { .. } => Deed::AskForWal,
             Action::Checkpoint => Deed::Checkpoint,
             Action::Preflight { .. } => Deed::Preflight,
+            Action::Brake { .. } => Deed::Brake,
             Action::ApplyConfiguration => Deed::ApplyConfiguration,
             Action::StartJob { .. } => Deed::StartJob,
             Action::CancelJob => Deed::CancelJob,

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use crate::agent::view::{
-    Deed, Initialize, Job, JobReport, JobState, Keyed, Lease, Process, Running, Started, StopMode, Tick,
+    Deed, Initialize, Job, JobReport, JobState, Keyed, Lease, Process, Room, Running, Started, StopMode, Tick,
     Upstream, Verdict,
 };
 use crate::cluster::{Lsn, MemberName, Role, State};
 
 use super::memory::{Memory, Recovery, Starts};
 use super::situation::{LeaseWord, Lock, Server, Situation};
-use super::{Action, Decision, Reason, Why};
+use super::{Action, Decision, Reason, Why, disk};
 
 /// How long a fast stop may take where the configuration sets no limit.
 ///
@@ -177,6 +177,9 @@ impl<'a> Draft<'a> {
         if self.soon {
             next = next.min((now + AFTER_ACTION, Why::AfterAction));
         }
+        if let Some(look) = disk::next_look(&self.situation) {
+            next = next.min((look, Why::Limit));
+        }
         // A margin that has begun is answered in each look; the guard keeps it in between.
         if let LeaseWord::Safe { stop_at, .. } = self.situation.lease
             && (self.situation.server.may_write() || self.memory.promoting_since.is_some())
@@ -303,8 +306,8 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Returns the other members that could lead in this member's place, as far as etcd tells: running replicas whose tags
-/// allow it, in the synchronous set where there is one, and within the allowed lag behind `lsn`.
+/// Returns the other members that could lead in this member's place, as far as etcd tells: running replicas with room
+/// whose tags allow it, in the synchronous set where there is one, and within the allowed lag behind `lsn`.
 pub(super) fn successors<'a>(s: &Situation<'a>, lsn: Option<Lsn>) -> Vec<&'a MemberName> {
     let Some(snapshot) = s.snapshot() else { return Vec::new() };
     let set = snapshot.sync.as_ref().map(|keyed| &keyed.value).filter(|set| set.leader.is_some());
@@ -323,6 +326,7 @@ pub(super) fn successors<'a>(s: &Situation<'a>, lsn: Option<Lsn>) -> Vec<&'a Mem
                 && member.facts.role == Role::Replica
                 && member.facts.state == State::Running
                 && member.facts.tags.failover_priority() > 0
+                && member.facts.room != Room::Full
                 && set.is_none_or(|set| set.holds(name))
                 && within
         })

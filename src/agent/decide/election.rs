@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::agent::view::{Initialize, Member, PeerFacts, ReplicaFacts, Revision, Snapshot, Tick, Watchdog};
+use crate::agent::view::{
+    Initialize, Member, PeerFacts, ReplicaFacts, Revision, Room, Snapshot, Tick, Watchdog,
+};
 use crate::cluster::{FailoverRequest, MemberName, Role, State, SyncState, SystemId, Timeline};
 
 use super::action::{Compared, Identifier};
 use super::draft::{Choice, Draft, Wake, living_lease};
 use super::memory::RacePosition;
 use super::situation::{Server, Situation, Was};
-use super::{Action, Reason, Why, bootstrap, failsafe, identity, replica, standby, stopping, sync};
+use super::{Action, Reason, Why, bootstrap, disk, failsafe, identity, replica, standby, stopping, sync};
 
 /// How long each member with precedence among equals gets, so that one transaction decides.
 const TURN: Duration = Duration::from_millis(50);
@@ -232,6 +234,9 @@ fn not_eligible(
     if s.view.watchdog == Watchdog::Unusable {
         return Some((Reason::WatchdogUnusable, Wake::Loop));
     }
+    if disk::is_full(s) {
+        return Some(disk::wait(s));
+    }
     if let Some(choice) = failsafe::forbids(s, snapshot) {
         return Some(choice);
     }
@@ -362,7 +367,7 @@ fn newer_timeline(peer: &PeerFacts, mine: Timeline) -> bool {
 }
 
 fn can_lead(peer: &PeerFacts) -> bool {
-    peer.tags.failover_priority() > 0 && peer.watchdog_usable && !peer.etcd_silent
+    peer.tags.failover_priority() > 0 && peer.watchdog_usable && !peer.etcd_silent && peer.room != Room::Full
 }
 
 /// Returns the last of the equals that go before this member, while their turns last.

@@ -53,6 +53,7 @@ fn member(role: Role, lease: i64) -> Member {
             restart_at: None,
             gate_released: false,
             system_id: Some(SystemId(7)),
+            room: Room::Ample,
         },
     }
 }
@@ -142,8 +143,10 @@ pub(super) fn healthy(me: &str) -> Fixture {
             process: Process::Running(running),
             configuration: Configuration::InStep,
             pending_restart: false,
+            braked: false,
             version: Some(PgVersion(150_010)),
         },
+        disk: Disk { room: Room::Ample, ..Disk::default() },
         peers: Peers::default(),
         job: None,
         preflight: None,
@@ -241,5 +244,6 @@ pub(super) fn peer() -> PeerFacts {
         watchdog_usable: true,
         system_id: Some(SystemId(7)),
         etcd_silent: false,
+        room: Room::Ample,
     }
 }

@@ -11,7 +11,7 @@ use crate::cluster::{History, Lsn, SyncState};
 use super::draft::{Choice, Draft, Wake, successors};
 use super::memory::GivingUp;
 use super::situation::{Server, Situation, Was};
-use super::{Action, Reason, Why, failsafe, replica, slots, stopping, switchover, sync};
+use super::{Action, Reason, Why, disk, failsafe, replica, slots, stopping, switchover, sync};
 
 /// How often a server is started under the lock before the lock goes to another member.
 pub(super) const STARTS_UNDER_LOCK: u32 = 2;
@@ -117,6 +117,9 @@ fn down(s: &Situation<'_>, fence: Fence, control: &Control, crashed: bool, draft
         release(s, fence, Some(control.checkpoint), draft);
         return (Reason::WatchdogUnusable, Wake::After);
     }
+    if let Some(choice) = disk::keep_down(s, fence, control, draft) {
+        return choice;
+    }
     if draft.memory.starts.tried >= STARTS_UNDER_LOCK {
         release(s, fence, None, draft);
         return (Reason::StartFailed, Wake::After);
@@ -168,6 +171,9 @@ pub(super) fn promote(
     if s.view.watchdog == Watchdog::Unusable {
         release(s, fence, Some(lsn), draft);
         return (Reason::WatchdogUnusable, Wake::After);
+    }
+    if let Some(choice) = disk::keep_in_recovery(s, fence, lsn, draft) {
+        return choice;
     }
     if s.view.guard == Guard::Absent {
         return (Reason::GuardAbsent, Wake::Progress);
@@ -238,7 +244,8 @@ fn serve(s: &Situation<'_>, fence: Fence, facts: &PrimaryFacts, draft: &mut Draf
         return choice;
     }
     let wake = maintain(s, fence, facts, draft);
-    (Reason::Leading, wake)
+    let braked = disk::brake(s, draft);
+    (if braked { Reason::LeadingBraked } else { Reason::Leading }, wake)
 }
 
 /// Keeps what a leader keeps in etcd and in its server.

@@ -13,6 +13,7 @@ pub mod reason;
 
 mod agreement;
 mod bootstrap;
+mod disk;
 mod draft;
 mod election;
 mod failsafe;

@@ -5,7 +5,7 @@ use crate::agent::view::{Fence, Guard, Upstream};
 use super::draft::{Choice, Draft, Wake, living_lease};
 use super::situation::{Lock, Server, Situation, Was};
 use super::{
-    Action, Reason, Why, bootstrap, election, identity, leader, replica, rewind, standby, stopping,
+    Action, Reason, Why, bootstrap, disk, election, identity, leader, replica, rewind, standby, stopping,
     switchover,
 };
 
@@ -40,7 +40,8 @@ fn holding(s: &Situation<'_>, fence: Fence, draft: &mut Draft<'_>) -> Choice {
                 return choice;
             }
             let wake = leader::maintain(s, fence, facts, draft);
-            (Reason::PausedLeading, wake)
+            let braked = disk::brake(s, draft);
+            (if braked { Reason::LeadingBraked } else { Reason::PausedLeading }, wake)
         }
         Server::Replica(facts) if s.view.settings.standby_cluster.is_some() => {
             standby::lead(s, fence, facts, draft)

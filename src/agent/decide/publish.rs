@@ -13,11 +13,15 @@ use super::situation::{Lock, Server, Situation, Was};
 
 /// Adds the member document, where it is due, and the callbacks of a changed role.
 pub(super) fn publish(s: &Situation<'_>, draft: &mut Draft<'_>) {
-    // Nobody stands while a document says that its member may be writing, so it goes before the release of the lock.
+    // Nobody stands while a document says that its member may be writing, so it goes before the release of the lock;
+    // and before what a full volume may refuse.
     let last = draft.actions.iter().position(|action| {
         matches!(
             action,
-            Action::Exit { .. } | Action::ReleaseLeaderKey { .. } | Action::AbandonInitialize { .. }
+            Action::Exit { .. }
+                | Action::ReleaseLeaderKey { .. }
+                | Action::AbandonInitialize { .. }
+                | Action::Brake { .. }
         )
     });
     let tail = last.map(|at| draft.actions.split_off(at)).unwrap_or_default();
@@ -71,6 +75,7 @@ fn facts(s: &Situation<'_>, draft: &Draft<'_>) -> MemberFacts {
             .control()
             .filter(|_| s.unfinished().is_none())
             .map(|control| control.system_id),
+        room: s.view.disk.room,
     };
     match s.view.postgres.running() {
         Some(Running::Primary(primary)) => {

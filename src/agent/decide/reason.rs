@@ -75,6 +75,13 @@ reasons! {
     WatchdogUnusable => "the watchdog is required and cannot be used; I do not lead";
     /// The gate is closed because no guard answers.
     GuardAbsent => "no guard answers; Postgres cannot be made writable";
+    /// A volume is below `disk.brake`: clients may only read until it has room again.
+    LeadingBraked => "I hold the lock; a volume is nearly full, so clients may only read until it has room again";
+    /// The server ended without a shutdown checkpoint, or is to be promoted, and a volume has no room for what it would
+    /// write; another member has.
+    FullMeansFailover => "a volume is full and Postgres cannot lead without room; I give up the lock to a member that has some";
+    /// A volume has no room for what a recovery or promotion writes, and no other member has either, or leads already.
+    NoRoom => "a volume is full: Postgres would end for lack of room as soon as it wrote; I wait until there is some";
     /// The lock is held, and the probes of a living server fail, within `primary_start_timeout`.
     PrimaryUnresponsive { since: Tick } => "I hold the lock and Postgres has not answered since {since}";
 
@@ -298,6 +305,8 @@ pub enum Refusal {
     NoCandidate,
     /// The candidate's tags do not let it lead.
     CandidateTags,
+    /// A volume of the candidate has no room.
+    CandidateFull,
     /// The candidate does not stream from the leader.
     CandidateNotStreaming,
     /// The candidate lacks more WAL than `maximum_lag_on_failover` allows.
@@ -323,6 +332,7 @@ impl std::fmt::Display for Refusal {
             Refusal::CandidateUnknown => "the candidate is no member",
             Refusal::NoCandidate => "no member can take over",
             Refusal::CandidateTags => "the candidate's tags do not let it lead",
+            Refusal::CandidateFull => "a volume of the candidate is full",
             Refusal::CandidateNotStreaming => "the candidate does not stream from the leader",
             Refusal::CandidateBehind => "the candidate is behind by more than maximum_lag_on_failover",
             Refusal::CandidateNotSync => "the candidate is not in the synchronous set",

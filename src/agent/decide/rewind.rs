@@ -6,7 +6,7 @@ use crate::cluster::{MemberName, Timeline};
 use super::draft::{Choice, Draft, Wake};
 use super::memory::Reinitialize;
 use super::situation::{Divergence, Server, Situation, Was};
-use super::{Reason, replica};
+use super::{Reason, disk, replica};
 
 /// How often pg_rewind is tried against a leader on one timeline before it counts as impossible: a stop of the source
 /// or a lost connection fails it as well, and the next attempt then works.
@@ -44,8 +44,14 @@ pub(super) fn come_back(s: &Situation<'_>, leader: &MemberName, draft: &mut Draf
                 (Reason::WaitingForLeader { leader: leader.clone() }, Wake::Progress)
             }
         },
+        // Recovery writes WAL of its own. A new copy, where it is allowed, frees what the old one takes.
+        Divergence::CrashFirst
+            if disk::is_full(s) && !s.view.settings.remove_data_directory_on_rewind_failure =>
+        {
+            disk::wait(s)
+        }
         Divergence::CrashFirst => {
-            if draft.memory.recovery.crash_recoveries_failed >= CRASH_RECOVERY_ATTEMPTS {
+            if disk::is_full(s) || draft.memory.recovery.crash_recoveries_failed >= CRASH_RECOVERY_ATTEMPTS {
                 return copy_anew(s, leader, s.view.settings.remove_data_directory_on_rewind_failure, draft);
             }
             draft.start_job(Job::CrashRecovery, Reason::RecoveringFromCrash)

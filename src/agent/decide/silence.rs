@@ -4,11 +4,16 @@ use crate::agent::view::{Guard, Started, StopMode, Upstream};
 
 use super::draft::{Choice, Draft, Wake};
 use super::situation::{LeaseWord, Server, Situation, Was};
-use super::{Action, Reason, Why, failsafe, slots, stopping};
+use super::{Action, Reason, Why, disk, failsafe, slots, stopping};
 
 pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
     if s.server.may_write() || draft.memory.promoting_since.is_some() {
-        return writing(s, draft);
+        let choice = writing(s, draft);
+        let stops = draft.actions.iter().any(|action| matches!(action, Action::Stop { .. }));
+        if matches!(s.server, Server::Primary(_)) && !stops {
+            disk::brake(s, draft);
+        }
+        return choice;
     }
     match s.server {
         Server::NoData | Server::Unfinished => (Reason::EtcdSilentFollowing, Wake::Loop),
@@ -72,6 +77,9 @@ fn start_under_own_lease(s: &Situation<'_>, draft: &mut Draft<'_>) -> Option<Cho
     }
     if Was::of(control) == Was::Replica || draft.memory.giving_up.is_some() {
         return None;
+    }
+    if disk::is_full(s) && Was::of(control) == Was::CrashedPrimary {
+        return Some(disk::wait(s));
     }
     if let Some(until) = draft.start_backoff() {
         return Some((Reason::StartingAsPrimary, Wake::At(until, Why::Backoff)));

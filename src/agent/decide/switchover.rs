@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::agent::view::{
     Control, ControlState, Deed, Fence, Guard, Hazards, LeaseId, Member, PreflightState, PrimaryFacts,
-    Revision, StopMode, Tick, Verdict,
+    Revision, Room, StopMode, Tick, Verdict,
 };
 use crate::cluster::{FailoverRequest, Lsn, MemberName, Role, State, SyncMode};
 
@@ -191,6 +191,9 @@ fn candidate(
         let set = snapshot.sync.as_ref().map(|keyed| &keyed.value).filter(|set| set.leader.is_some());
         if member.facts.tags.failover_priority() == 0 {
             return Err(Refusal::CandidateTags);
+        }
+        if member.facts.room == Room::Full {
+            return Err(Refusal::CandidateFull);
         }
         let standby = facts.standbys.get(name).filter(|standby| standby.streaming);
         let Some(standby) =

@@ -1,8 +1,8 @@
 //! The configuration files beside what they should be. Also writes them: what is compared and what is written are one
 //! text.
 //!
-//! Two parts of the main file are not the configuration's and are kept as they stand: the recovery parameters (whom
-//! this member follows) and `synchronous_standby_names` (whom commits wait for).
+//! Three parts of the main file are not the configuration's and are kept as they stand: the recovery parameters (whom
+//! this member follows), `synchronous_standby_names` (whom commits wait for), and the brake (clients may only read).
 
 use crate::agent::instance::{Instance, SYNC_PARAMETER};
 use crate::postgres::conf::{self, Parameters};
@@ -15,7 +15,12 @@ pub struct Kept {
     pub recovery: Parameters,
     /// None: the user's own value counts.
     pub sync_names: Option<String>,
+    /// Clients may only read, though the configuration lets them write.
+    pub braked: bool,
 }
+
+/// The parameter by which clients may only read.
+const BRAKE: &str = "default_transaction_read_only";
 
 /// Reads the parts of the main file that are kept.
 pub fn kept(instance: &Instance) -> Kept {
@@ -36,6 +41,8 @@ pub fn kept(instance: &Instance) -> Kept {
             kept.recovery.insert(name.to_owned(), value);
         } else if name == SYNC_PARAMETER {
             kept.sync_names = Some(value);
+        } else if name == BRAKE {
+            kept.braked = value == "on" && instance.parameters().get(BRAKE) != Some(&value);
         }
     }
     if kept.sync_names.as_deref() == Some(instance.own_sync_names().as_str()) {
@@ -94,6 +101,9 @@ fn render(instance: &Instance, include: &str, kept: &Kept) -> String {
             file.insert(SYNC_PARAMETER.to_owned(), own);
         }
         None => {}
+    }
+    if kept.braked {
+        file.insert(BRAKE.to_owned(), "on".to_owned());
     }
     conf::render(include, &file, &kept.recovery)
 }

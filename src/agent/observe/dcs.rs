@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use crate::agent::view::{
-    Initialize, Keyed, LeaderKey, LeaseId, Member, MemberFacts, Revision, Snapshot, Status,
+    Initialize, Keyed, LeaderKey, LeaseId, Member, MemberFacts, Revision, Room, Snapshot, Status,
 };
 use crate::cluster::{MemberName, PgVersion, Role, State};
 use crate::contract::document::boolean;
@@ -158,7 +158,13 @@ pub fn facts(document: &MemberDocument) -> MemberFacts {
             .and_then(|restart| failover::parse_time(restart.get("schedule")?.as_str()?)),
         gate_released: ours("gate").and_then(Value::as_str) == Some("released"),
         system_id: ours("system_identifier").and_then(Value::as_str).and_then(|text| text.parse().ok()),
+        room: room(document.keddah()),
     }
+}
+
+/// Returns the word on a member's volumes in our part of a document; unknown where there is no such part.
+pub fn room(keddah: Option<&Map<String, Value>>) -> Room {
+    keddah.and_then(|map| map.get("room")?.as_str()).map(Room::of_word).unwrap_or_default()
 }
 
 /// Tells whether a peer's `/patroni` document, or a member's, says that its watchdog failed.

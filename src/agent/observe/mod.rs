@@ -2,5 +2,6 @@
 
 pub mod configuration;
 pub mod dcs;
+pub mod disk;
 pub mod peers;
 pub mod postgres;

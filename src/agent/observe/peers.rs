@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::agent::observe::dcs::watchdog_usable;
+use crate::agent::observe::dcs::{room, watchdog_usable};
 use crate::agent::view::{Answer, PeerFacts};
 use crate::cluster::{Lsn, MemberName, Timeline};
 use crate::contract::tags;
@@ -72,6 +72,7 @@ fn read(document: &Map<String, Value>) -> Answer {
             .get("database_system_identifier")
             .and_then(Value::as_str)
             .and_then(|text| text.parse().ok()),
+        room: room(document.get("keddah").and_then(Value::as_object)),
         etcd_silent: document.get(ETCD_SILENT).and_then(Value::as_bool) == Some(true),
     })
 }

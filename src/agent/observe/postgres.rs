@@ -56,6 +56,8 @@ pub struct Observer {
     staged: Option<(Tick, BTreeMap<String, Vec<u8>>)>,
     /// The last answer to a question for another member's WAL, which is asked beside the loop.
     pub oldest_wal: watch::Sender<Option<OldestWal>>,
+    /// Whether the server that runs was told to let clients only read.
+    brake_told: Option<bool>,
     /// Held by the round of work on logical slots that is under way.
     pub logical_slots: Arc<Mutex<()>>,
 }
@@ -81,6 +83,15 @@ impl Observer {
     /// Remembers as what the server was started: it cannot be asked before it answers.
     pub fn note_start(&mut self, role: Started) {
         self.start_asked = Some(role);
+    }
+
+    /// Remembers what the server was told about its clients.
+    pub fn note_brake(&mut self, on: bool) {
+        self.brake_told = Some(on);
+    }
+
+    pub fn brake_told(&self) -> Option<bool> {
+        self.brake_told
     }
 
     /// Keeps states of logical slots for the next start in recovery.
@@ -114,6 +125,7 @@ impl Observer {
         let running = matches!(process, Process::Running(_));
         if !running {
             self.pending = None;
+            self.brake_told = None;
         }
         if let Some(monitored) = &monitored {
             self.version = Some(monitored.version);
@@ -125,6 +137,8 @@ impl Observer {
             process,
             configuration: if in_step { Configuration::InStep } else { Configuration::Differs },
             pending_restart: !pending.is_empty(),
+            // A server that was told is told the opposite, whatever its file says.
+            braked: running && (self.brake_told == Some(true) || configuration::kept(instance).braked),
             version: self.version,
         };
         Looked { postgres, extras, pending_restart_reason: pending }
@@ -201,6 +215,7 @@ impl Observer {
                 });
                 server.silent_since = None;
                 fill(extras, &monitored);
+                extras.kept_by_slot = kept_by_slot(&found_slots, &monitored);
                 (Process::Running(running), Some(monitored))
             }
             Err(error) => {
@@ -450,6 +465,17 @@ fn fill(extras: &mut PostgresExtras, seen: &Monitored) {
             })
         })
         .collect();
+}
+
+/// Who is connected takes what its slot keeps, most times: such a slot counts for so many parts less.
+const IN_USE_COUNTS: u64 = 4;
+
+/// Returns the slot that keeps the most WAL, and how many bytes of it.
+fn kept_by_slot(found: &[slots::Slot], seen: &Monitored) -> Option<(String, u64)> {
+    let end = seen.flushed.or(seen.received).max(seen.replayed)?;
+    let kept = |slot: &slots::Slot| slot.restart.map_or(0, |from| end.bytes_ahead_of(from));
+    let weight = |slot: &&slots::Slot| if slot.active { kept(slot) / IN_USE_COUNTS } else { kept(slot) };
+    found.iter().max_by_key(weight).map(|slot| (slot.name.clone(), kept(slot)))
 }
 
 /// Writes seconds since 1970 as Python prints a time with its zone.
