@@ -11,6 +11,7 @@ mod bed;
 mod birth;
 mod ctl;
 mod databases;
+mod disk;
 mod errors;
 mod etcd;
 mod explain;
