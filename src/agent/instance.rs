@@ -38,6 +38,8 @@ pub struct Instance {
     pub feeds_back: bool,
     /// Parameters that the server does not take, and why.
     refused: BTreeMap<String, String>,
+    /// How many bytes of WAL slots may keep where nobody says otherwise; None: the volume is not known yet.
+    pub slot_wal_cap: Option<u64>,
 }
 
 impl Instance {
@@ -74,6 +76,7 @@ impl Instance {
             place,
             feeds_back: false,
             refused: BTreeMap::new(),
+            slot_wal_cap: None,
         }
     }
 
@@ -128,6 +131,12 @@ impl Instance {
             parameters.insert("hot_standby_feedback".to_owned(), "on".to_owned());
         }
         parameters
+    }
+
+    /// Returns the parameters that count only where neither the configuration nor the administrator's file has them.
+    pub fn defaults(&self) -> Parameters {
+        let cap = self.slot_wal_cap.map(|bytes| format!("{}MB", bytes >> 20));
+        cap.into_iter().map(|cap| ("max_slot_wal_keep_size".to_owned(), cap)).collect()
     }
 
     /// Returns the user's own value of `synchronous_standby_names`.

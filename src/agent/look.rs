@@ -53,8 +53,10 @@ impl Agent {
         self.read_etcd().await;
         let tags = tags::read(&self.config.tags);
         let feeds_back = needs_feedback(&self.read.snapshot, &self.settings, &self.me, &tags);
-        if self.instance.feeds_back != feeds_back {
+        let slot_wal_cap = self.volumes.slot_wal_cap();
+        if (self.instance.feeds_back, self.instance.slot_wal_cap) != (feeds_back, slot_wal_cap) {
             self.instance.feeds_back = feeds_back;
+            self.instance.slot_wal_cap = slot_wal_cap;
             self.observer.forget_configuration();
         }
         let status = self.guard_status().await;

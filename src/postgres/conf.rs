@@ -5,7 +5,6 @@
 //! survive a clone, whose source may keep its configuration elsewhere.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::postgres::controldata::Report;
@@ -133,14 +132,19 @@ pub fn raise_to_primary(line: &mut Parameters, control: &Report) -> Vec<String> 
     raised
 }
 
-/// Writes the text of the main file: `include` first, then the parameters, then those of recovery.
-pub fn render(include: &str, parameters: &Parameters, recovery: &Parameters) -> String {
-    let mut text = format!("{HEADER}\ninclude {}\n\n", quote(include));
-    for (name, value) in parameters.iter().chain(recovery) {
-        // Writing to a String does not fail.
-        let _ = writeln!(text, "{name} = {}", quote(value));
-    }
-    text
+/// Writes the text of the main file: defaults, which whatever comes after them beats, `include`, the parameters, and
+/// those of recovery.
+pub fn render(
+    defaults: &Parameters,
+    include: &str,
+    parameters: &Parameters,
+    recovery: &Parameters,
+) -> String {
+    let lines = |parameters: &Parameters| -> String {
+        parameters.iter().map(|(name, value)| format!("{name} = {}\n", quote(value))).collect()
+    };
+    let (defaults, parameters, recovery) = (lines(defaults), lines(parameters), lines(recovery));
+    format!("{HEADER}\n{defaults}include {}\n\n{parameters}{recovery}", quote(include))
 }
 
 /// Writes an `archive_command` out for one file, as the server does: `%p` its path, `%f` its name, `%%` a per cent sign.
@@ -308,6 +312,7 @@ mod tests {
     #[test]
     fn the_file_is_sorted_and_quoted_with_recovery_last() {
         let text = render(
+            &parameters(&[("max_slot_wal_keep_size", "512MB")]),
             BASE,
             &parameters(&[("work_mem", "4MB"), ("archive_command", "cp '%p' C:\\x")]),
             &parameters(&[("recovery_target_timeline", "latest")]),
@@ -316,6 +321,7 @@ mod tests {
         assert_eq!(
             text.lines().skip(1).collect::<Vec<_>>(),
             [
+                "max_slot_wal_keep_size = '512MB'",
                 "include 'postgresql.base.conf'",
                 "",
                 "archive_command = 'cp ''%p'' C:\\\\x'",

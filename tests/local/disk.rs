@@ -66,7 +66,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn start(megabytes: [u32; 3], disk: &str) -> Cluster {
+    fn start(megabytes: [u32; 3], disk: &str, parameters: &str) -> Cluster {
         let volumes = megabytes.map(Volume::mount);
         let agents = Agents::prepare(", ignore_slots: [{name: dead, type: physical}]", false);
         for (name, volume) in NAMES.iter().zip(&volumes) {
@@ -75,6 +75,7 @@ impl Cluster {
             let section = format!("postgresql:\n  basebackup: [{waldir}]\n  listen");
             agents.edit_config(name, "postgresql:\n  listen", &section);
             agents.edit_config(name, "watchdog:", &format!("disk: {disk}\nwatchdog:"));
+            agents.edit_config(name, "shared_buffers: 16MB", &format!("shared_buffers: 16MB{parameters}"));
         }
         let cluster = Cluster { agents: agents.run(), volumes };
         assert!(cluster.agents.sql("a", "CREATE TABLE t (x text)").is_some());
@@ -143,8 +144,10 @@ fn apart(test: impl FnOnce() + Send) {
 #[test]
 fn a_volume_that_fills_is_told_and_braked_and_writes_return_with_the_space() {
     apart(|| {
-        let cluster = Cluster::start([224, 320, 320], "{warn: 180MB, brake: 80MB}");
+        let cluster = Cluster::start([224, 640, 640], "{warn: 180MB, brake: 80MB}", "");
         let agents = &cluster.agents;
+        let cap = || agents.sql("a", "SHOW max_slot_wal_keep_size");
+        within(SLOW, "slots may keep a part of the volume", || cap().as_deref() == Some("64MB"));
         let slot = "SELECT pg_create_physical_replication_slot('dead', true)";
         assert!(agents.sql("a", slot).is_some());
         let open = "BEGIN; INSERT INTO t VALUES ('open'); SELECT pg_sleep(600)";
@@ -173,6 +176,7 @@ fn a_volume_that_fills_is_told_and_braked_and_writes_return_with_the_space() {
         cluster.volume("a").unstuff();
         cluster.volume("a").grow(448);
         within(SLOW, "writes return with the space", || cluster.writes("a"));
+        within(SLOW, "slots may keep a part of that", || cap().as_deref() == Some("192MB"));
 
         cluster.fill("a");
         let done = agents.keddah(&["switchover", "--candidate", "b", "--force"]);
@@ -196,7 +200,7 @@ fn a_volume_that_fills_is_told_and_braked_and_writes_return_with_the_space() {
 #[test]
 fn a_full_volume_ends_a_primary_once_and_the_next_leads_only_with_room() {
     apart(|| {
-        let cluster = Cluster::start([208, 144, 144], "{warn: 40MB}");
+        let cluster = Cluster::start([208, 144, 144], "{warn: 40MB}", ", max_slot_wal_keep_size: -1");
         let agents = &cluster.agents;
         let starts = || agents.log("a").matches("start Postgres as primary again").count();
 

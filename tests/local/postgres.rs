@@ -95,7 +95,7 @@ impl Node {
             ("unix_socket_directories".to_owned(), sockets),
             ("fsync".to_owned(), "off".to_owned()),
         ]);
-        conf::write(&self.place, &conf::render(&include, &file, recovery)).unwrap();
+        conf::write(&self.place, &conf::render(&conf::Parameters::new(), &include, &file, recovery)).unwrap();
         conf::clean_auto(&self.place.data_dir).unwrap();
         let lines = [
             format!("local all all {}", self.local),

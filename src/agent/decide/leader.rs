@@ -253,6 +253,10 @@ pub(super) fn maintain(s: &Situation<'_>, fence: Fence, facts: &PrimaryFacts, dr
     if s.view.postgres.configuration == Configuration::Differs {
         draft.act(Action::ApplyConfiguration);
     }
+    if facts.checkpoint_pending && draft.memory.checkpoint_asked != Some(facts.timeline) {
+        draft.memory.checkpoint_asked = Some(facts.timeline);
+        draft.act(Action::Checkpoint);
+    }
     let wake = sync::step(s, fence, facts, draft);
     slots::of_primary(s, facts, draft);
     keys(s, fence, facts, draft);
@@ -331,6 +335,17 @@ mod tests {
     use super::super::{Decision, Memory, decide};
     use super::*;
     use crate::agent::view::{Deed, JobReport, LeaseId};
+
+    #[test]
+    fn the_first_checkpoint_of_a_timeline_is_asked_for_once() {
+        let promoted = healthy("a").with(|f| f.primary().checkpoint_pending = true).view();
+        let asks = |decision: &Decision| decision.actions.contains(&Action::Checkpoint);
+        let first = decide(&promoted, &Memory::default());
+
+        assert!(asks(&first));
+        assert!(!asks(&decide(&promoted, &first.memory)));
+        assert!(!asks(&decide(&healthy("a").view(), &Memory::default())));
+    }
 
     /// `a` holds the lock with a server in recovery, and has a program to run before a promotion.
     fn to_promote(job: Option<JobState>) -> Decision {

@@ -31,6 +31,8 @@ pub struct Memory {
     pub promoting_since: Option<Tick>,
     /// When it was told so last.
     pub promote_given: Option<Tick>,
+    /// The timeline whose first checkpoint was asked for: nobody may rewind before it, and by itself it takes minutes.
+    pub checkpoint_asked: Option<Timeline>,
     /// When the user's program before a promotion failed last.
     pub pre_promote_failed: Option<Tick>,
     /// The switchover that this leader carries out.

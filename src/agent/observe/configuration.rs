@@ -105,7 +105,7 @@ fn render(instance: &Instance, include: &str, kept: &Kept) -> String {
     if kept.braked {
         file.insert(BRAKE.to_owned(), "on".to_owned());
     }
-    conf::render(include, &file, &kept.recovery)
+    conf::render(&instance.defaults(), include, &file, &kept.recovery)
 }
 
 /// The last judgement of [`is_in_step`], which stands until a file or the configuration changes.

@@ -12,6 +12,15 @@ use crate::sys::volume::{self, Volume};
 /// Looks that follow each other more closely share their numbers, while a server runs.
 const APART: Duration = Duration::from_millis(200);
 
+/// The part of a volume that slots may fill with WAL: one that the WAL has for itself, and one that holds the data too.
+const CAP_PART: u64 = 2;
+const SHARED_CAP_PART: u64 = 4;
+
+/// A cap is a multiple of this, and stays while the volume's size changes by less than a part of it: some file systems
+/// count their size anew all the time.
+const CAP_STEP: u64 = 64 << 20;
+const CAP_STAYS_PART: u64 = 8;
+
 /// What is known of the volumes from look to look.
 #[derive(Debug, Default)]
 pub struct Volumes {
@@ -20,6 +29,7 @@ pub struct Volumes {
     looked: Option<Tick>,
     readings: Readings,
     told: Option<(Room, Taker)>,
+    slot_wal_cap: Option<u64>,
 }
 
 /// What has come of a look and is worth a line.
@@ -33,6 +43,11 @@ pub enum News {
 impl Volumes {
     pub fn readings(&self) -> &Readings {
         &self.readings
+    }
+
+    /// Returns how many bytes of WAL slots may keep, so that a consumer that is gone does not fill the volume.
+    pub fn slot_wal_cap(&self) -> Option<u64> {
+        self.slot_wal_cap
     }
 
     /// Looks. `kept` is the slot that keeps the most WAL, where a server runs.
@@ -50,6 +65,9 @@ impl Volumes {
         let wal_dir = data_dir.join("pg_wal");
         let (data, wal) = (ask(data_dir), ask(&wal_dir));
         let apart = matches!((data, wal), (Some(data), Some(wal)) if data.device != wal.device);
+        if let Some(volume) = wal.or(data) {
+            self.slot_wal_cap = Some(capped(self.slot_wal_cap, volume.size, apart));
+        }
         let read = |gauge: &mut Gauge, volume: Volume, holds_wal: bool| -> Reading {
             let limits = Limits { warn: section.warn.of(volume.size), brake: section.brake.of(volume.size) };
             let spare = || if holds_wal { spare_segments(&wal_dir) } else { 0 };
@@ -83,6 +101,13 @@ impl Volumes {
         self.told = Some((room, taker.clone()));
         Some(News::Scarce(sentence))
     }
+}
+
+/// Returns the cap for a WAL volume of this size, or the one before where that is near.
+fn capped(before: Option<u64>, size: u64, apart: bool) -> u64 {
+    let part = size / if apart { CAP_PART } else { SHARED_CAP_PART };
+    let cap = (part / CAP_STEP).max(1) * CAP_STEP;
+    before.filter(|before| before.abs_diff(cap) <= cap / CAP_STAYS_PART).unwrap_or(cap)
 }
 
 fn ask(path: &Path) -> Option<Volume> {
@@ -163,6 +188,17 @@ mod tests {
         segment(temp.path(), "000000010000000000000007", 0);
 
         assert_eq!(spare_segments(temp.path()), 2 * SIZE);
+    }
+
+    #[test]
+    fn slots_may_keep_a_part_of_the_volume_that_does_not_tremble() {
+        const GB: u64 = 1 << 30;
+
+        assert_eq!(capped(None, 100 * GB, true), 50 * GB);
+        assert_eq!(capped(None, 100 * GB, false), 25 * GB);
+        assert_eq!(capped(Some(50 * GB), 104 * GB, true), 50 * GB);
+        assert_eq!(capped(Some(50 * GB), 200 * GB, true), 100 * GB);
+        assert_eq!(capped(None, 1, true), CAP_STEP);
     }
 
     #[test]
