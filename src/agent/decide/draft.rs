@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::agent::view::{
-    Deed, Initialize, Job, JobReport, JobState, Keyed, Lease, Process, Room, Running, Started, StopMode, Tick,
-    Upstream, Verdict,
+    Deed, Initialize, Job, JobReport, JobState, Keyed, Lease, Process, Room, Running, Started, StopMode,
+    Tick, Upstream, Verdict,
 };
 use crate::cluster::{Lsn, MemberName, Role, State};
 
