@@ -111,15 +111,24 @@ fn render(instance: &Instance, include: &str, kept: &Kept) -> String {
 /// The last judgement of [`is_in_step`], which stands until a file or the configuration changes.
 #[derive(Debug, Default)]
 pub struct Judged {
-    found: Option<(Vec<Option<Stamp>>, bool)>,
+    found: Option<(Vec<Option<Stamp>>, Found)>,
+}
+
+/// What the files say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// What the configuration wants.
+    pub in_step: bool,
+    /// Clients may only read, by the brake.
+    pub braked: bool,
 }
 
 /// What changes with each change of a file: device, inode, size, time of the change.
 type Stamp = (u64, u64, u64, f64);
 
 impl Judged {
-    /// Tells whether the files say what the configuration wants.
-    pub fn is_in_step(&mut self, instance: &Instance) -> bool {
+    /// Returns what the files say.
+    pub fn look(&mut self, instance: &Instance) -> Found {
         let place = &instance.place;
         let files = [place.main(), place.config_dir.join(HBA), place.config_dir.join(IDENT)];
         let stamp = |path| {
@@ -127,11 +136,11 @@ impl Judged {
         };
         let stamps: Vec<_> = files.iter().map(|path| stamp(path)).collect();
         match &self.found {
-            Some((of, in_step)) if *of == stamps => *in_step,
+            Some((of, found)) if *of == stamps => *found,
             Some(_) | None => {
-                let in_step = is_in_step(instance);
-                self.found = Some((stamps, in_step));
-                in_step
+                let found = Found { in_step: is_in_step(instance), braked: kept(instance).braked };
+                self.found = Some((stamps, found));
+                found
             }
         }
     }

@@ -130,7 +130,9 @@ impl Observer {
         if let Some(monitored) = &monitored {
             self.version = Some(monitored.version);
         }
-        let in_step = !running || self.judged.is_in_step(instance);
+        let files = running.then(|| self.judged.look(instance));
+        let in_step = files.is_none_or(|files| files.in_step);
+        let braked = files.is_some_and(|files| files.braked || self.brake_told == Some(true));
         let pending = self.pending.as_ref().map(|(_, found)| found.clone()).unwrap_or_default();
         let postgres = Postgres {
             data,
@@ -138,7 +140,7 @@ impl Observer {
             configuration: if in_step { Configuration::InStep } else { Configuration::Differs },
             pending_restart: !pending.is_empty(),
             // A server that was told is told the opposite, whatever its file says.
-            braked: running && (self.brake_told == Some(true) || configuration::kept(instance).braked),
+            braked,
             version: self.version,
         };
         Looked { postgres, extras, pending_restart_reason: pending }
