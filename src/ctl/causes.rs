@@ -31,12 +31,12 @@ pub(crate) const LEADING: &[&str] = &[
     "LeadingStandby",
     "PausedLeading",
     "TakingLock",
+    "AdoptingData",
     "RegainingLock",
     "PausedTakingLock",
     "Promoting",
     "PreparingSyncForPromotion",
     "FinishingInitialize",
-    "CreatingRoles",
 ];
 
 /// With these a member's server takes writes.
@@ -46,7 +46,7 @@ const SERVING: &[&str] = &["Leading", "PausedLeading"];
 const STARTING: &[&str] = &["StartingAsPrimary", "PrimaryIsStarting"];
 
 /// With these a member has taken a lock that nobody handed to it.
-pub(crate) const TAKING: &[&str] = &["TakingLock", "PausedTakingLock"];
+pub(crate) const TAKING: &[&str] = &["TakingLock", "AdoptingData", "PausedTakingLock"];
 
 /// With these a member ends because a person wants it.
 pub(crate) const LEAVING: &[&str] = &["ShuttingDown", "Leaving"];
@@ -73,6 +73,10 @@ pub(crate) const BLOCKING: &[&str] = &[
     "UnreadableData",
     "NobodyToClone",
     "NoIdentifier",
+    "IdentifiersDiffer",
+    "IdentifierUntold",
+    "RemainsOfCluster",
+    "DataElsewhere",
     "JoiningOnly",
     "PausedIdle",
 ];
