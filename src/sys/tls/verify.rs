@@ -25,7 +25,11 @@ pub(super) fn server(
 ) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
     let algorithms = provider.signature_verification_algorithms;
     if check == Check::Nothing {
-        return Ok(Arc::new(Anybody { algorithms }));
+        return Ok(Arc::new(Always { verdict: Ok(()), algorithms }));
+    }
+    // The default verifier cannot be made of nothing.
+    if anchors.is_empty() {
+        return Ok(Arc::new(Always { verdict: Err(CertificateError::UnknownIssuer), algorithms }));
     }
     let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(store(&anchors)), provider)
         .build()
@@ -163,13 +167,15 @@ impl ClientCertVerifier for Clients {
     }
 }
 
-/// Takes any certificate, as somebody has asked for; that its owner has the key is checked all the same.
+/// Takes any certificate, as somebody has asked for, or none, where nobody is trusted; that its owner has the key is
+/// checked all the same.
 #[derive(Debug)]
-struct Anybody {
+struct Always {
+    verdict: Result<(), CertificateError>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for Always {
     fn verify_server_cert(
         &self,
         _leaf: &CertificateDer<'_>,
@@ -178,7 +184,7 @@ impl ServerCertVerifier for Anybody {
         _ocsp: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
+        self.verdict.clone().map(|()| ServerCertVerified::assertion()).map_err(Error::InvalidCertificate)
     }
 
     fn verify_tls12_signature(
@@ -201,5 +207,22 @@ impl ServerCertVerifier for Anybody {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_without_authorities_trusts_nobody_and_goes_on() {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let stranger = CertificateDer::from(vec![1, 2, 3]);
+        let name = ServerName::try_from("db1").unwrap();
+
+        let verifier = server(Vec::new(), Check::Name, provider).unwrap();
+        let verdict = verifier.verify_server_cert(&stranger, &[], &name, &[], UnixTime::now());
+
+        assert_eq!(verdict.unwrap_err(), Error::InvalidCertificate(CertificateError::UnknownIssuer));
     }
 }
