@@ -15,6 +15,7 @@ use crate::agent::look::times;
 use crate::agent::shown::Shown;
 use crate::agent::{Agent, start};
 use crate::guard::protocol::{Refusal, Request, Status};
+use crate::guard::succession;
 use crate::sys::children;
 use crate::sys::process::Program;
 use crate::sys::successor::Estate;
@@ -220,6 +221,7 @@ impl Agent {
         if children::runs(std::process::id(), &program) != Some(true) {
             return Err("the program has been replaced since this agent took over".to_owned());
         }
+        succession::follows(status.succession)?;
         let Some(check) = &self.upgrade.guard_check else {
             let guard = children::list().into_iter().find(|seen| u32::try_from(seen.pid) == Ok(status.pid));
             let arguments = guard.ok_or("its arguments cannot be seen")?.argv.into_iter().skip(1).collect();

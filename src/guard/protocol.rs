@@ -269,6 +269,9 @@ pub struct Status {
     /// True where an agent has said that this guard is no fence.
     #[serde(default)]
     pub fence_off: bool,
+    /// The version of the document in which this guard hands over to another program; None: the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub succession: Option<u32>,
 }
 
 impl Status {

@@ -36,7 +36,7 @@ use crate::guard::protocol::{
 use crate::guard::server::{Order, Server, open_pidfd, write_promote_file};
 use crate::guard::sight::DataDir;
 use crate::guard::stages::{self, Progress};
-use crate::guard::succession::{Birth, Legacy, Received};
+use crate::guard::succession::{self, Birth, Legacy, Received};
 use crate::guard::watchdog::Watchdog;
 use crate::sys::clock::{self, Tick};
 use crate::sys::service_manager::ServiceManager;
@@ -104,6 +104,8 @@ pub fn serve(options: &Options, birth: Birth, ready: impl FnOnce()) -> Result<()
     ready();
     while guard.turn().map_err(cannot("wait"))? {}
     guard.manager.ending();
+    // The lease may live on, and nobody is here to feed it.
+    guard.watchdog.let_go();
     let _gone = std::fs::remove_file(&options.place.socket);
     say!("ends: {}", if guard.ending { "told to" } else { "no agent and no server is left" });
     Ok(())
@@ -736,6 +738,7 @@ impl Guard {
             lacking: self.protection.lacking.clone(),
             control_group: self.group.is_ok(),
             fence_off: self.fence_off,
+            succession: Some(succession::VERSION),
         }
     }
 

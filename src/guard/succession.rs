@@ -24,6 +24,20 @@ use crate::sys::successor::{Estate, Inherited};
 /// The version that this build writes and reads. Fields are only added, optional; anything else raises it.
 pub const VERSION: u32 = 1;
 
+/// Tells whether this program can go on where a guard leaves off that hands over in `version`; one that does not say
+/// so is of the first.
+///
+/// # Errors
+/// It cannot, for the reason that is returned.
+pub fn follows(version: Option<u32>) -> Result<(), String> {
+    match version.unwrap_or(1) {
+        VERSION => Ok(()),
+        other => Err(format!(
+            "it hands over in version {other}, and this program reads {VERSION}; restart its unit when Postgres may stop"
+        )),
+    }
+}
+
 /// The document.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Document {
@@ -202,5 +216,13 @@ mod tests {
         assert_eq!(document.arm, Arm::Armed { deadline: Tick(6_000), margins: Margins::SHORTEST, lease: 5 });
         let compact: String = FIRST.split('\n').map(str::trim_start).collect();
         assert_eq!(serde_json::to_string(&document).unwrap(), compact);
+    }
+
+    #[test]
+    fn a_guard_that_hands_over_in_another_version_is_left_in_its_program() {
+        assert_eq!(follows(None), Ok(()));
+        assert_eq!(follows(Some(VERSION)), Ok(()));
+        let why = follows(Some(VERSION + 1)).unwrap_err();
+        assert!(why.contains(&format!("version {}", VERSION + 1)), "{why}");
     }
 }

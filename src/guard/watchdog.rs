@@ -149,13 +149,19 @@ impl Watchdog {
         let Some(device) = &mut self.device else { return };
         let off = self.settings.as_ref().is_none_or(|settings| settings.mode == WatchdogMode::Off);
         if may_close(arm, posture, now) || (off && posture != Posture::Writable) {
-            let _refused = device.file.write_all(b"V");
-            self.device = None;
+            self.let_go();
             return;
         }
         let due = now.since(self.fed) >= hunger(device.timeout);
         if feeds && due && may_feed(arm, posture, now, device.timeout) {
             self.feed(now);
+        }
+    }
+
+    /// Disarms the device, if it is open: nobody is left here, or who is may write.
+    pub(super) fn let_go(&mut self) {
+        if let Some(mut device) = self.device.take() {
+            let _refused = device.file.write_all(b"V");
         }
     }
 

@@ -114,34 +114,3 @@ fn members_talk_over_tls_and_patronis_tool_is_the_binary_under_another_name() {
     assert_eq!(agents.primary(), Some("b"));
     assert!(tool(&["dsn", "demo"]).contains(&format!("port={}", agents.postgres_port("b"))));
 }
-
-#[test]
-fn the_guard_feeds_the_watchdog_and_lets_it_go_in_a_pause_and_at_a_clean_end() {
-    let agents = Agents::start_watched();
-    let device = agents.device.as_ref().expect("a watched cluster");
-    let meals = || device.written().matches('1').count();
-    let fed = |what: &str| {
-        let before = meals();
-        within(SLOW, what, || meals() > before + 1);
-    };
-
-    // Below Patroni's shortest ttl the device has half of it.
-    assert!(device.written().starts_with("Ctimeout=3\n1"), "{}", device.written());
-    fed("it is fed");
-    // The lease in force lasts as long as before: a device that waits longer would starve.
-    agents.patch_config("a", r#"{"ttl": 30}"#);
-    within(SLOW, "the longer ttl is known", || agents.get("a", "/config")["ttl"] == 30);
-    fed("it is fed under a longer ttl");
-    agents.patch_config("a", r#"{"ttl": 5}"#);
-    within(SLOW, "it is told of a shorter ttl", || device.written().contains("Ctimeout=2\n"));
-    fed("it is fed under a shorter ttl");
-
-    assert!(agents.keddah(&["pause", "--wait"]).status.success());
-    within(SLOW, "it is closed in a pause", || device.written().ends_with('V'));
-    assert!(agents.keddah(&["resume", "--wait"]).status.success());
-    fed("it is fed after the pause");
-
-    agents.signal_agent("a", Signal::SIGTERM);
-    within(SLOW, "it is closed at a clean end", || device.written().ends_with('V'));
-    within(SLOW, "another member leads", || agents.primary().is_some_and(|name| name != "a"));
-}

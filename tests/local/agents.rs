@@ -1,12 +1,10 @@
 //! Three agents with their guards and Postgres servers, and the etcd they agree through; all of it goes when the test
 //! ends.
 
-use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use keddah::sys::clock;
@@ -15,8 +13,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User};
 use tempfile::TempDir;
 
+use crate::device::Device;
 use crate::patronictl;
 use crate::ports;
+use crate::programs;
 
 /// Names 127.0.0.1, and is an authority.
 const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/sys/tls/fixtures/self-signed-ca.pem");
@@ -64,7 +64,7 @@ impl Agents {
 
     /// The same with a watchdog that the first member must have.
     pub fn start_watched() -> Agents {
-        Agents::make("", false, true).run()
+        Agents::prepare_watched().run()
     }
 
     /// Starts the agents that [`Agents::prepare`] has prepared.
@@ -88,6 +88,11 @@ impl Agents {
         Agents::make(dynamic, encrypted, false)
     }
 
+    /// The same with a watchdog that the first member must have.
+    pub fn prepare_watched() -> Agents {
+        Agents::make("", false, true)
+    }
+
     fn make(dynamic: &str, encrypted: bool, watched: bool) -> Agents {
         assert!(
             nix::unistd::geteuid().is_root(),
@@ -100,7 +105,7 @@ impl Agents {
         let base_port = ports::free(20);
         let binary = root.join("keddah");
         // The tree that was built may be out of the user's reach.
-        std::fs::copy(env!("CARGO_BIN_EXE_keddah"), &binary).unwrap();
+        programs::put(&binary, &std::fs::read(env!("CARGO_BIN_EXE_keddah")).unwrap());
         for name in NAMES.iter().chain(&["etcd"]) {
             std::fs::create_dir(root.join(name)).unwrap();
             chown(root.join(name), Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
@@ -176,7 +181,8 @@ watchdog: {watchdog}
         std::fs::write(self.config(name), text).unwrap();
     }
 
-    fn pair(&self) -> PathBuf {
+    /// The certificate of all members with its key.
+    pub fn pair(&self) -> PathBuf {
         self.root.join("pair.pem")
     }
 
@@ -266,6 +272,13 @@ watchdog: {watchdog}
     pub fn postmaster(&self, name: &str) -> Option<i32> {
         let text = std::fs::read_to_string(self.root.join(name).join("data/postmaster.pid")).ok()?;
         text.lines().next()?.trim().parse().ok()
+    }
+
+    /// Returns the parent of the postmaster.
+    pub fn guard_pid(&self, name: &str) -> Option<Pid> {
+        let postmaster = self.postmaster(name);
+        let parent = keddah::sys::children::list().into_iter().find(|seen| Some(seen.pid) == postmaster);
+        parent.map(|seen| Pid::from_raw(seen.parent))
     }
 
     /// Returns a process of the server by what it calls itself, such as `checkpointer`.
@@ -404,33 +417,6 @@ watchdog: {watchdog}
 
     pub fn folder(&self) -> &Path {
         self.folder.path()
-    }
-}
-
-/// A pipe in the place of a watchdog device, and all that was ever written into it.
-pub struct Device {
-    written: Arc<Mutex<String>>,
-}
-
-impl Device {
-    fn make(path: &Path, user: &User) -> Device {
-        nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
-        let written = Arc::new(Mutex::new(String::new()));
-        // Open for writing too, so that the reading end is there between two of the guard's openings.
-        let mut pipe = std::fs::File::options().read(true).write(true).open(path).unwrap();
-        let kept = written.clone();
-        std::thread::spawn(move || {
-            let mut bytes = [0; 64];
-            while let Ok(count) = pipe.read(&mut bytes) {
-                kept.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
-            }
-        });
-        Device { written }
-    }
-
-    pub fn written(&self) -> String {
-        self.written.lock().unwrap().clone()
     }
 }
 

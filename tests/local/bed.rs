@@ -10,20 +10,28 @@ use std::time::Duration;
 
 use keddah::guard::client::{Guard, GuardError, hello};
 use keddah::guard::place::Place;
-use keddah::guard::protocol::{Hold, Margins, Refusal, Request, ServerStatus, StartAs, Status};
+use keddah::guard::protocol::{
+    Hold, Margins, Refusal, Request, ServerStatus, StartAs, Status, WatchdogDriver, WatchdogMode,
+    WatchdogSettings,
+};
 use keddah::postgres::query::{self, Host, Session, Target};
 use keddah::sys::clock::{self, Tick};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User};
 use tempfile::TempDir;
 
+use crate::device::Device;
 use crate::ports;
+use crate::programs;
 use crate::sshd::until;
 
 const BIN_DIR: &str = "/usr/lib/postgresql/15/bin";
 
 /// How long an ask may take on a busy machine.
 const ANSWER: Duration = Duration::from_secs(10);
+
+/// Seconds without food after which the watchdog of a bed would reset the host.
+pub const TIMEOUT_S: u32 = 3;
 
 pub struct Bed {
     folder: TempDir,
@@ -97,9 +105,22 @@ impl Bed {
         let mut bytes = std::fs::read(self.binary()).unwrap();
         change(&mut bytes);
         let path = self.folder.path().join(name);
-        std::fs::write(&path, bytes).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        programs::put(&path, &bytes);
         path
+    }
+
+    /// Makes the pipe of a testing watchdog, and what the guard is told of it.
+    pub fn watchdog(&self) -> (Device, Request) {
+        let path = self.folder.path().join("device");
+        let device = Device::make(&path, &self.user);
+        let settings = WatchdogSettings {
+            mode: WatchdogMode::Required,
+            device: path.display().to_string(),
+            driver: WatchdogDriver::Testing,
+            timeout_s: TIMEOUT_S,
+            timeout_s_max: TIMEOUT_S + 1,
+        };
+        (device, Request::Watchdog(settings))
     }
 
     pub fn guard_command(&self, more: &[&str]) -> Command {

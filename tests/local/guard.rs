@@ -1,6 +1,5 @@
 //! The guard and a real Postgres: nothing writable outlives its lease.
 
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -360,54 +359,18 @@ fn one_guard_serves_one_agent_and_the_newer_leadership_wins() {
 }
 
 #[test]
-fn a_guard_becomes_another_program_under_a_running_server_and_goes_on_guarding() {
-    let bed = guarded();
-    let mut agent = bed.agent_with(5).unwrap();
-    let server = agent.start_primary(&bed, &[]);
-    let writers = bed.writers(2);
-    let next = bed.install("next", |_| ());
-    let upgrade = |program: &Path| Request::Upgrade { program: program.display().to_string() };
-
-    let nothing = agent.ask(upgrade(Path::new("/nowhere/keddah"))).unwrap_err();
-    assert!(matches!(nothing, Refusal::Failed { .. }), "{nothing}");
-    let text = bed.install("text", |bytes| bytes.truncate(3));
-    assert!(matches!(agent.ask(upgrade(&text)).unwrap_err(), Refusal::Failed { .. }));
-    agent.arm(1, 60_000);
-    let before = agent.status();
-    let after = agent.ask(upgrade(&next)).unwrap();
-
-    let guard = u32::try_from(bed.guard_pid().as_raw()).unwrap();
-    assert_eq!(keddah::sys::children::runs(guard, &next), Some(true));
-    assert_eq!((after.pid, after.gate, after.server), (guard, before.gate, Some(server)));
-    let parent = |seen: &keddah::sys::children::Seen| u32::try_from(seen.pid) == Ok(server.pid);
-    let seen = keddah::sys::children::list().into_iter().find(parent).expect("the server lives");
-    assert_eq!(u32::try_from(seen.parent), Ok(guard));
-    assert_eq!(
-        bed.agent_with(4).err(),
-        Some(Refusal::Busy { pid: std::process::id() }),
-        "the agent is known"
-    );
-    assert!(bed.guard_command(&[]).output().unwrap().status.code() == Some(1), "the lock is held");
-    // Once more, so that what was inherited is handed on.
-    agent.ask(upgrade(&bed.binary())).unwrap();
-
-    let deadline = agent.arm(1, 4_000);
-    assert!(matches!(agent.ask(upgrade(&next)), Ok(_) | Err(Refusal::TooLate { .. })));
-    agent.nobody_is_left();
-    assert!(clock::now() <= deadline && writers.last() < deadline, "the promise is kept");
-    assert_eq!(agent.status().last_exit.expect("it was seen ending").pid, server.pid);
-}
-
-#[test]
 fn a_guard_that_is_told_to_end_stops_its_server_first() {
     let mut bed = guarded();
     let mut agent = bed.agent();
+    let (device, settings) = bed.watchdog();
+    agent.ask(settings).unwrap();
     agent.start_primary(&bed, &[]);
 
     kill(bed.guard_pid(), Signal::SIGTERM).unwrap();
     bed.guard_ends();
 
     assert_eq!(bed.processes(), []);
+    until("the watchdog is let go, although the lease lives", || device.written().ends_with('V'));
     let control = keddah::postgres::controldata::read(&bed.data).unwrap();
     assert_eq!(control.state.words(), "shut down");
 }

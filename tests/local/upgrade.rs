@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -16,6 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::agents::{Agents, SLOW, within};
+use crate::programs;
 
 const HANDED: &str = "the lease is handed over";
 
@@ -34,12 +34,10 @@ struct Leadership {
 impl Leadership {
     fn of(agents: &Agents, name: &str) -> Leadership {
         let timeline = "SELECT timeline_id FROM pg_control_checkpoint()";
-        let postmaster = agents.postmaster(name);
-        let parent = children::list().into_iter().find(|seen| Some(seen.pid) == postmaster);
         Leadership {
             agent: agents.agent_pid(name).as_raw(),
-            guard: parent.map(|seen| seen.parent),
-            postmaster,
+            guard: agents.guard_pid(name).map(Pid::as_raw),
+            postmaster: agents.postmaster(name),
             timeline: agents.sql(name, timeline).expect("the primary answers"),
             key: leader_key(agents),
         }
@@ -134,8 +132,7 @@ fn ask(port: u16) -> Result<(), String> {
 /// Puts another file in the place of the program.
 fn install(agents: &Agents, content: &[u8]) {
     let new = agents.folder().join("keddah.new");
-    std::fs::write(&new, content).unwrap();
-    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
+    programs::put(&new, content);
     std::fs::rename(&new, agents.binary()).unwrap();
 }
 
@@ -255,4 +252,31 @@ fn a_long_lease_goes_along_and_a_hand_over_of_another_version_is_a_crash_that_co
         (after.postmaster, after.timeline, after.key),
         (before.postmaster, before.timeline, before.key)
     );
+}
+
+#[test]
+fn an_upgrade_in_a_pause_leaves_the_gate_open() {
+    let mut agents = Agents::prepare("", false);
+    agents.start_agent("a");
+    within(SLOW, "the agent makes the cluster", || agents.status("a", "/primary") == Some(200));
+    let good = std::fs::read(agents.binary()).unwrap();
+    assert!(agents.keddah(&["pause", "--wait"]).status.success());
+    let before = Leadership::of(&agents, "a");
+
+    let load = Load::on(&agents, "a");
+    install(&agents, &good);
+    upgrade(&agents, "a");
+    within(SLOW, "the guard comes along", || agents.get("a", "/upgrade")["guard"]["current"] == true);
+    assert_eq!(load.end(), Vec::<String>::new());
+    assert_eq!(Leadership::of(&agents, "a"), before);
+    assert_eq!(agents.get("a", "/patroni")["pause"], true);
+
+    // Longer than the lease lasts: what is not released would be stopped.
+    agents.freeze_etcd();
+    std::thread::sleep(Duration::from_secs(8));
+    assert!(
+        agents.sql("a", "INSERT INTO w VALUES (2)").is_some(),
+        "a paused primary goes on without a lease"
+    );
+    agents.thaw_etcd();
 }
