@@ -30,6 +30,7 @@ use serde_json::Value;
 use crate::modules::remote::{self, Rest};
 use crate::modules::{Fault, Host, HostMut, Kind, Module, Risk, Seen, Thing};
 use crate::sys::secret::Secret;
+use crate::sys::tls::ClientFiles;
 
 #[derive(Debug)]
 pub struct ClusterConfig;
@@ -103,7 +104,11 @@ fn compare(path: &str, wanted: &Value, found: Option<&Value>, changes: &mut Vec<
 }
 
 fn ask(params: &Params) -> Result<Option<Value>, Fault> {
-    let Some(reply) = (Rest { url: &params.url, user: None }).get("/config")? else { return Ok(None) };
+    let Some(reply) =
+        (Rest { url: &params.url, user: None, files: &ClientFiles::default() }).get("/config")?
+    else {
+        return Ok(None);
+    };
     if !reply.is_success() {
         return Ok(None);
     }
@@ -142,8 +147,12 @@ impl Module for ClusterConfig {
         _host: &mut HostMut<'_>,
     ) -> Result<Value, Fault> {
         let user = params.username.as_deref().zip(params.password.as_ref());
-        let reply =
-            Rest { url: &params.url, user }.send("PATCH", "/config", &params.settings, ANSWER_LIMIT)?;
+        let reply = Rest { url: &params.url, user, files: &ClientFiles::default() }.send(
+            "PATCH",
+            "/config",
+            &params.settings,
+            ANSWER_LIMIT,
+        )?;
         if !reply.is_success() {
             let body = reply.body.lines().next().unwrap_or_default();
             return Err(Fault::refused(format!("the agent refused the settings ({}): {body}", reply.status)));

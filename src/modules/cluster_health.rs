@@ -18,6 +18,7 @@
 //! It changes nothing.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::modules::remote::{self, Rest};
 use crate::modules::{Fault, FaultKind, Host, HostMut, Kind, Module, Seen, Thing};
+use crate::sys::tls::ClientFiles;
 
 #[derive(Debug)]
 pub struct ClusterHealth;
@@ -34,8 +36,15 @@ const REST_PORT: u16 = 8008;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
-    /// An agent's REST API: `http://HOST:PORT`.
+    /// An agent's REST API: `http://HOST:PORT` or `https://HOST:PORT`.
     url: String,
+    /// Of an `https` address: the file of the authorities that vouch for it; those of the host if none is named.
+    ca_path: Option<PathBuf>,
+    /// The certificate to show, and its key where that is another file.
+    client_cert: Option<PathBuf>,
+    client_key: Option<PathBuf>,
+    #[serde(default = "yes")]
+    validate_certs: bool,
     /// How many members must run, the leader included.
     members: usize,
     /// The member that must lead.
@@ -48,12 +57,23 @@ pub struct Params {
     timeout: u64,
 }
 
+fn yes() -> bool {
+    true
+}
+
 fn megabyte() -> u64 {
     1024 * 1024
 }
 
 fn five_minutes() -> u64 {
     300
+}
+
+impl Params {
+    fn files(&self) -> ClientFiles {
+        let Params { ca_path, client_cert, client_key, validate_certs, .. } = self;
+        ClientFiles::for_members(ca_path.as_ref(), client_cert.as_ref(), client_key.as_ref(), !validate_certs)
+    }
 }
 
 /// A member as `/cluster` shows it.
@@ -90,8 +110,8 @@ pub struct Cluster {
 
 impl Cluster {
     /// Asks an agent; `None` if it does not answer.
-    pub(super) fn ask(url: &str) -> Result<Option<Cluster>, Fault> {
-        let Some(reply) = (Rest { url, user: None }).get("/cluster")? else { return Ok(None) };
+    pub(super) fn ask(url: &str, files: &ClientFiles) -> Result<Option<Cluster>, Fault> {
+        let Some(reply) = (Rest { url, user: None, files }).get("/cluster")? else { return Ok(None) };
         if !reply.is_success() {
             return Ok(None);
         }
@@ -145,7 +165,8 @@ impl Module for ClusterHealth {
     type Output = Output;
 
     fn observe(params: &Params, _host: &Host) -> Result<Seen<Cluster>, Fault> {
-        Ok(Cluster::ask(&params.url)?.map_or(Seen::Blocked(Thing::Port(REST_PORT)), Seen::Now))
+        Ok(Cluster::ask(&params.url, &params.files())?
+            .map_or(Seen::Blocked(Thing::Port(REST_PORT)), Seen::Now))
     }
 
     fn diff(params: &Params, found: &Cluster) -> Vec<Change> {
@@ -191,7 +212,7 @@ impl Module for ClusterHealth {
         let healthy = |cluster: &Option<Cluster>| {
             cluster.as_ref().is_some_and(|cluster| ClusterHealth::diff(params, cluster).is_empty())
         };
-        let last = remote::until(limit, || Cluster::ask(&params.url), healthy)?;
+        let last = remote::until(limit, || Cluster::ask(&params.url, &params.files()), healthy)?;
         let timed_out = |message: String| Fault::new(FaultKind::TimedOut, message);
         let Some(cluster) = last else {
             return Err(timed_out(format!("{} does not answer after {} s", params.url, params.timeout))
@@ -221,7 +242,7 @@ mod tests {
     use super::*;
 
     fn params() -> Params {
-        Params { url: String::new(), members: 2, leader: None, lag: megabyte(), timeout: 1 }
+        serde_json::from_str(r#"{"url": "", "members": 2}"#).unwrap()
     }
 
     fn cluster(text: &str) -> Cluster {

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::modules::remote::Rest;
 use crate::modules::{Fault, Host, HostMut, Kind, Module, Seen, Thing};
 use crate::sys::secret::Secret;
+use crate::sys::tls::ClientFiles;
 
 const REST_PORT: u16 = 8008;
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
@@ -73,7 +74,11 @@ pub struct Output {
 }
 
 fn ask(params: &Params) -> Result<Option<State>, Fault> {
-    let Some(reply) = (Rest { url: &params.url, user: None }).get("/config")? else { return Ok(None) };
+    let Some(reply) =
+        (Rest { url: &params.url, user: None, files: &ClientFiles::default() }).get("/config")?
+    else {
+        return Ok(None);
+    };
     if !reply.is_success() {
         return Ok(None);
     }
@@ -113,7 +118,12 @@ impl Module for ClusterPause {
             WantedState::Resumed => serde_json::json!({ "pause": null }),
         };
         let user = params.username.as_deref().zip(params.password.as_ref());
-        let reply = Rest { url: &params.url, user }.send("PATCH", "/config", &value, ANSWER_LIMIT)?;
+        let reply = Rest { url: &params.url, user, files: &ClientFiles::default() }.send(
+            "PATCH",
+            "/config",
+            &value,
+            ANSWER_LIMIT,
+        )?;
         if !reply.is_success() {
             let body = reply.body.lines().next().unwrap_or_default();
             return Err(Fault::refused(format!("the agent refused it ({}): {body}", reply.status)));

@@ -29,6 +29,7 @@ use serde_json::{Value, json};
 use crate::modules::remote::{self, Rest};
 use crate::modules::{Fault, FaultKind, Host, HostMut, Kind, Module, Risk, Seen, Thing};
 use crate::sys::secret::Secret;
+use crate::sys::tls::ClientFiles;
 
 #[derive(Debug)]
 pub struct ClusterRestart;
@@ -86,7 +87,9 @@ pub struct Status {
 
 impl Status {
     fn ask(url: &str) -> Result<Option<Status>, Fault> {
-        let Some(reply) = (Rest { url, user: None }).get("/patroni")? else { return Ok(None) };
+        let Some(reply) = (Rest { url, user: None, files: &ClientFiles::default() }).get("/patroni")? else {
+            return Ok(None);
+        };
         // A member that does not serve answers with 503 and the same document.
         let document: Value = serde_json::from_str(&reply.body)
             .map_err(|error| Fault::refused(format!("{url}/patroni answers with something else: {error}")))?;
@@ -166,7 +169,8 @@ impl Module for ClusterRestart {
             Role::Primary => body["role"] = json!("primary"),
             Role::Replica => body["role"] = json!("replica"),
         }
-        let reply = Rest { url: &params.url, user }.send("POST", "/restart", &body, limit)?;
+        let reply = Rest { url: &params.url, user, files: &ClientFiles::default() }
+            .send("POST", "/restart", &body, limit)?;
         if !reply.is_success() {
             return Err(Fault::refused(format!(
                 "{} refused to restart ({}): {}",

@@ -19,6 +19,7 @@
 //! It promotes and stops nothing itself: the agents do, by their own rules.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -29,6 +30,7 @@ use crate::modules::cluster_health::Cluster;
 use crate::modules::remote::{self, Rest};
 use crate::modules::{Fault, FaultKind, Host, HostMut, Kind, Module, Risk, Seen, Thing};
 use crate::sys::secret::Secret;
+use crate::sys::tls::ClientFiles;
 
 #[derive(Debug)]
 pub struct ClusterSwitchover;
@@ -38,8 +40,15 @@ const REST_PORT: u16 = 8008;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
-    /// An agent's REST API: `http://HOST:PORT`.
+    /// An agent's REST API: `http://HOST:PORT` or `https://HOST:PORT`.
     url: String,
+    /// Of an `https` address: the file of the authorities that vouch for it; those of the host if none is named.
+    ca_path: Option<PathBuf>,
+    /// The certificate to show, and its key where that is another file.
+    client_cert: Option<PathBuf>,
+    client_key: Option<PathBuf>,
+    #[serde(default = "yes")]
+    validate_certs: bool,
     username: Option<String>,
     #[schemars(with = "Option<String>")]
     password: Option<Secret>,
@@ -50,8 +59,19 @@ pub struct Params {
     timeout: u64,
 }
 
+fn yes() -> bool {
+    true
+}
+
 fn minute() -> u64 {
     60
+}
+
+impl Params {
+    fn files(&self) -> ClientFiles {
+        let Params { ca_path, client_cert, client_key, validate_certs, .. } = self;
+        ClientFiles::for_members(ca_path.as_ref(), client_cert.as_ref(), client_key.as_ref(), !validate_certs)
+    }
 }
 
 #[derive(Debug)]
@@ -87,7 +107,8 @@ impl Module for ClusterSwitchover {
     type Output = Output;
 
     fn observe(params: &Params, _host: &Host) -> Result<Seen<Cluster>, Fault> {
-        Ok(Cluster::ask(&params.url)?.map_or(Seen::Blocked(Thing::Port(REST_PORT)), Seen::Now))
+        Ok(Cluster::ask(&params.url, &params.files())?
+            .map_or(Seen::Blocked(Thing::Port(REST_PORT)), Seen::Now))
     }
 
     fn diff(params: &Params, found: &Cluster) -> Vec<Change> {
@@ -112,13 +133,14 @@ impl Module for ClusterSwitchover {
             return Err(Fault::refused("nobody leads, so nobody can hand over")
                 .hint("`keddah explain` tells why; `keddah failover` names a leader by hand"));
         };
-        let limit = Duration::from_secs(params.timeout);
+        let (limit, files) = (Duration::from_secs(params.timeout), params.files());
         let user = params.username.as_deref().zip(params.password.as_ref());
         let mut body = json!({ "leader": leader });
         if let Some(candidate) = &params.candidate {
             body["candidate"] = json!(candidate);
         }
-        let reply = Rest { url: &params.url, user }.send("POST", "/switchover", &body, limit)?;
+        let reply =
+            Rest { url: &params.url, user, files: &files }.send("POST", "/switchover", &body, limit)?;
         if !reply.is_success() {
             return Err(Fault::refused(format!(
                 "the switchover was refused ({}): {}",
@@ -130,7 +152,7 @@ impl Module for ClusterSwitchover {
                 new != leader && params.candidate.as_ref().is_none_or(|candidate| *candidate == new)
             })
         };
-        match remote::until(limit, || Cluster::ask(&params.url), moved)? {
+        match remote::until(limit, || Cluster::ask(&params.url, &files), moved)? {
             found if moved(&found) => Ok(found.unwrap_or_default()),
             _ => Err(Fault::new(
                 FaultKind::TimedOut,

@@ -7,6 +7,7 @@ use crate::modules::Fault;
 use crate::sys::clock;
 use crate::sys::http::{self, Reply, Request};
 use crate::sys::secret::Secret;
+use crate::sys::tls::{Client, ClientFiles};
 
 /// One question to a server on the same network; a server that is busy with a failover answers within seconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -42,19 +43,33 @@ pub(super) fn until<T>(
     }
 }
 
+/// Reads what an address that begins with `https` is asked with.
+///
+/// # Errors
+/// A file cannot be read, or holds something else.
+pub(super) fn client(url: &str, files: &ClientFiles) -> Result<Option<Client>, Fault> {
+    if !url.starts_with("https://") {
+        return Ok(None);
+    }
+    Client::load(files).map(Some).map_err(|error| Fault::refused(crate::sys::chain(&error)))
+}
+
 /// An agent's REST API, as a module reaches it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rest<'a> {
-    /// `http://HOST:PORT`, without a path.
+    /// `http://HOST:PORT` or `https://HOST:PORT`, without a path.
     pub url: &'a str,
     pub user: Option<(&'a str, &'a Secret)>,
+    pub files: &'a ClientFiles,
 }
 
 impl Rest<'_> {
     /// Asks with GET; `None` if nobody answers there.
     pub fn get(&self, path: &str) -> Result<Option<Reply>, Fault> {
         let url = format!("{}{path}", self.url.trim_end_matches('/'));
-        Ok(block_on(http::send(&Request::get(&url, ANSWER_LIMIT)))?.ok())
+        let tls = client(&url, self.files)?;
+        let request = Request { tls: tls.as_ref(), ..Request::get(&url, ANSWER_LIMIT) };
+        Ok(block_on(http::send(&request))?.ok())
     }
 
     /// Sends a document and waits for the answer, at most for `limit`.
@@ -69,8 +84,9 @@ impl Rest<'_> {
         limit: Duration,
     ) -> Result<Reply, Fault> {
         let url = format!("{}{path}", self.url.trim_end_matches('/'));
-        let request =
-            Request { method, url: &url, body: Some(body.to_string()), user: self.user, tls: None, limit };
+        let tls = client(&url, self.files)?;
+        let body = Some(body.to_string());
+        let request = Request { method, url: &url, body, user: self.user, tls: tls.as_ref(), limit };
         block_on(http::send(&request))?.map_err(|error| Fault::refused(crate::sys::chain(&error)))
     }
 }

@@ -14,9 +14,10 @@
 //! The answer to GET and HEAD.
 //!
 //! # What it never does
-//! It sends no POST, PUT, PATCH or DELETE in plan and check, speaks no TLS, and follows no redirect.
+//! It sends no POST, PUT, PATCH or DELETE in plan and check, and follows no redirect.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -28,6 +29,7 @@ use crate::modules::{Fault, Host, HostMut, Kind, Module, Seen};
 use crate::source::{Diagnostic, Diagnostics};
 use crate::sys::http::{self, Reply, Request};
 use crate::sys::secret::Secret;
+use crate::sys::tls::ClientFiles;
 
 #[derive(Debug)]
 pub struct Uri;
@@ -43,7 +45,7 @@ pub enum BodyFormat {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
-    /// `http://…`.
+    /// `http://…` or `https://…`.
     url: String,
     #[serde(default = "get")]
     method: String,
@@ -66,9 +68,17 @@ pub struct Params {
     /// Accepted for Ansible's sake: the name and password are sent with the first request.
     #[serde(rename = "force_basic_auth")]
     _force_basic_auth: Option<bool>,
-    /// Accepted for Ansible's sake: there is no TLS whose certificates could be judged.
-    #[serde(rename = "validate_certs")]
-    _validate_certs: Option<bool>,
+    /// Of an `https` address: the file of the authorities that vouch for it; those of the host if none is named.
+    ca_path: Option<PathBuf>,
+    /// The certificate to show, and its key where that is another file.
+    client_cert: Option<PathBuf>,
+    client_key: Option<PathBuf>,
+    #[serde(default = "yes")]
+    validate_certs: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn get() -> String {
@@ -114,6 +124,11 @@ impl Params {
         matches!(self.method.to_ascii_uppercase().as_str(), "GET" | "HEAD" | "OPTIONS")
     }
 
+    fn files(&self) -> ClientFiles {
+        let Params { ca_path, client_cert, client_key, validate_certs, .. } = self;
+        ClientFiles::for_members(ca_path.as_ref(), client_cert.as_ref(), client_key.as_ref(), !validate_certs)
+    }
+
     fn send(&self) -> Result<Reply, Fault> {
         let body = self.body.as_ref().map(|body| match (body, self.body_format) {
             (Json::String(text), _) => text.clone(),
@@ -122,7 +137,8 @@ impl Params {
         let method = self.method.to_ascii_uppercase();
         let user = self.url_username.as_deref().zip(self.url_password.as_ref());
         let limit = Duration::from_secs(self.timeout);
-        let request = Request { method: &method, url: &self.url, body, user, tls: None, limit };
+        let tls = remote::client(&self.url, &self.files())?;
+        let request = Request { method: &method, url: &self.url, body, user, tls: tls.as_ref(), limit };
         let reply = remote::block_on(http::send(&request))?.map_err(|error| {
             let mut fault = Fault::refused(crate::sys::chain(&error));
             fault.output.insert("status".into(), (-1_i64).into());
@@ -165,8 +181,8 @@ impl Module for Uri {
 
     fn check(params: &Params) -> Diagnostics {
         let mut found = Diagnostics::default();
-        if !params.url.starts_with("http://") {
-            let what = "uri: only `http://` addresses are supported";
+        if !["http://", "https://"].iter().any(|scheme| params.url.starts_with(scheme)) {
+            let what = "uri: only `http://` and `https://` addresses are supported";
             found.push(Diagnostic::error("parameter-value", what));
         }
         found

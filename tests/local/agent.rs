@@ -85,6 +85,45 @@ fn leadership_moves_by_plan_under_a_pause_and_in_synchronous_mode() {
     assert!(names == "\"a\"" || names == "\"c\"", "{names}");
 }
 
+/// Asks as the migration playbook does; whom the members do not trust is told why nobody answers.
+fn playbooks_reach_them(agents: &Agents) {
+    let play = "
+- hosts: localhost
+  gather_facts: false
+  module_defaults:
+    uri: &files
+      ca_path: \"{{ ca | default(omit) }}\"
+      client_cert: \"{{ ca | default(omit) }}\"
+    cluster_health: *files
+  tasks:
+    - cluster_health: {url: URL, members: 3, timeout: 60}
+      when: ca is defined
+    - uri: {url: URL/patroni}
+      register: told
+    - assert: {that: told.json.role == 'primary'}
+";
+    let url = format!("https://127.0.0.1:{}", agents.rest_port("a"));
+    let (play, ca) = (play.replace("URL", &url), agents.pair().display().to_string());
+    std::fs::write(agents.folder().join("ask.yml"), play).unwrap();
+    let run = |more: &[&str]| {
+        let mut command = std::process::Command::new(agents.binary());
+        command.args(["apply", "-i", "localhost,", "ask.yml", "-e", "ansible_connection=local"]).args(more);
+        command.current_dir(agents.folder()).env("HOME", agents.folder()).output().unwrap()
+    };
+    let done = run(&["-e", &format!("ca={ca}")]);
+    assert!(
+        done.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&done.stdout),
+        String::from_utf8_lossy(&done.stderr)
+    );
+    let refused = run(&[]);
+    assert!(!refused.status.success());
+    let said =
+        [refused.stdout, refused.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    assert!(said.contains("does not speak TLS as it should"), "{said}");
+}
+
 #[test]
 fn members_talk_over_tls_and_patronis_tool_is_the_binary_under_another_name() {
     let agents = Agents::start_encrypted();
@@ -107,6 +146,7 @@ fn members_talk_over_tls_and_patronis_tool_is_the_binary_under_another_name() {
     within(SLOW, "the leader is back", || agents.status("a", "/primary") == Some(200));
     let streaming = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
     within(SLOW, "both others stream again", || agents.sql("a", streaming).as_deref() == Some("2"));
+    playbooks_reach_them(&agents);
 
     let told = tool(&["switchover", "demo", "--candidate", "b", "--force"]);
     assert!(told.contains("Successfully switched over to \"b\""), "{told}");
