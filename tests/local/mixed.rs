@@ -3,6 +3,9 @@
 use std::process::Command;
 use std::time::Duration;
 
+use keddah::sys::clock;
+use nix::sys::signal::Signal;
+
 use crate::agents::{Agents, NAMES, SLOW, within};
 use crate::{ctl, patronictl};
 
@@ -115,4 +118,44 @@ fn failover_goes_both_ways_in_synchronous_mode() {
     synchronous(&agents, "b");
     let kept = "SELECT string_agg(step, ' ' ORDER BY ctid) FROM t";
     assert_eq!(agents.sql("b", kept).as_deref(), Some("joined patroni-is-back keddah-is-back"));
+}
+
+/// Writes for a while, by new connections, each of which must be served.
+fn writes_for(agents: &Agents, step: &str, leader: &str, long: Duration) {
+    let (began, write) = (clock::now(), format!("INSERT INTO t VALUES ('{step}')"));
+    while clock::now().since(began) < long {
+        assert!(agents.sql(leader, &write).is_some(), "{step}: {leader} takes writes");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn failsafe_mode_holds_across_both_kinds() {
+    let mut agents = born_by_patroni(", failsafe_mode: true");
+    // Who asks for a promise shows his own password.
+    agents.edit_config("b", "admin-1", "admin-0");
+    agents.edit_config("c", "admin-2", "admin-0");
+    agents.start_agent("b");
+    agents.start_patroni("c");
+    settled(&agents, "joined", "a", &["b", "c"]);
+    let known = |name: &str| agents.get(name, "/failsafe").as_object().is_some_and(|all| all.len() == 3);
+    within(SLOW, "all members are known", || NAMES.iter().all(|name| known(name)));
+
+    // Without anybody's answer it would give up after retry_timeout, which is 3 s.
+    agents.freeze_etcd();
+    writes_for(&agents, "patroni-goes-on", "a", Duration::from_secs(12));
+    agents.thaw_etcd();
+    settled(&agents, "patroni-went-on", "a", &["b", "c"]);
+
+    switched_by_keddah(&agents, "b");
+    settled(&agents, "to-keddah", "b", &["a", "c"]);
+    // And this one when its lease ends, at 20 s.
+    agents.freeze_etcd();
+    writes_for(&agents, "keddah-goes-on", "b", Duration::from_secs(25));
+    agents.signal_agent("c", Signal::SIGSTOP);
+    let write = "INSERT INTO t VALUES ('too-few')";
+    within(FAILOVER, "without the promise of one it stops", || agents.sql("b", write).is_none());
+    agents.signal_agent("c", Signal::SIGCONT);
+    agents.thaw_etcd();
+    within(SLOW, "somebody leads", || agents.primary().is_some() && agents.streaming() == 2);
 }
