@@ -25,6 +25,9 @@ setup-build: ## install what the build needs
 setup: setup-build ## install what build, tests and lab need
 	$(call need,$(TEST_PACKAGES) $(LAB_PACKAGES))
 
+setup-guest: setup ## unpack what the emulated host of the guest tier boots from
+	$(SUDO) scripts/guest-packages.sh $(CURDIR)/target/guest
+
 # ── build ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 TRIPLE := x86_64-unknown-linux-gnu
@@ -39,7 +42,7 @@ check: setup-build ## format, lints
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
-test: setup check test-unit test-sim test-local test-lab ## everything
+test: setup check test-unit test-sim test-local test-guest test-lab ## everything
 
 test-unit: setup-build ## pure functions, house rules, the binary as a user sees it
 	$(CARGO) test --locked --lib --bins --test tidy --test cli --test modules --test contract
@@ -52,6 +55,9 @@ sim-faults: setup-build ## as many simulated faults as FAULTS says (100000), wit
 
 test-local: setup ## real etcd, Postgres and sshd on loopback
 	$(CARGO) test --locked --test local -- --test-threads 2
+
+test-guest: setup-guest ## an emulated host whose kernel has a watchdog, which resets it
+	$(CARGO) test --locked --test guest -- --test-threads 2
 
 test-lab: setup build ## systemd hosts, playbooks over SSH, failures of whole hosts
 	KEDDAH=$(CURDIR)/target/keddah $(CARGO) test --locked --test lab -- --test-threads 1
@@ -80,4 +86,4 @@ demo-down: ## take the demo's hosts away
 bench: build ## the product's figures, beside the tools it is compared with
 	$(SUDO) env KEDDAH=$(CURDIR)/$(KEDDAH) bench/run.py $(FIGURES)
 
-.PHONY: bench sim-faults help setup setup-build build check test test-unit test-sim test-local test-lab demo demo-down
+.PHONY: bench sim-faults help setup setup-build setup-guest build check test test-unit test-sim test-local test-guest test-lab demo demo-down

@@ -221,7 +221,7 @@ fn the_nouns_of_the_field_know_no_serde() {
 #[test]
 fn every_test_file_is_in_its_runner() {
     let mut problems = Vec::new();
-    for tier in ["cli", "modules", "sim", "contract", "local", "lab"] {
+    for tier in ["cli", "modules", "sim", "contract", "local", "guest", "lab"] {
         let folder = root().join("tests").join(tier);
         let Ok(main) = fs::read_to_string(folder.join("main.rs")) else { continue };
         for entry in fs::read_dir(&folder).unwrap().flatten() {
