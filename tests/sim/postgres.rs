@@ -120,12 +120,18 @@ impl Disk {
         self.wal.push(record);
     }
 
-    /// Tells whether its last record lies where `other` has another one on a timeline of the same number: the number was
-    /// begun by two promotions.
+    /// Tells whether the number of its timeline was begun by two promotions: its last record lies where `other` has
+    /// another one of that number, or the number begins with another record there, at the same place or not.
     pub fn shares_a_number_with(&self, other: &Disk) -> bool {
-        let theirs = other.wal.get(self.wal.len().saturating_sub(1));
-        let (Some(mine), Some(theirs)) = (self.wal.last(), theirs) else { return false };
-        mine.timeline == theirs.timeline && mine.id != theirs.id
+        let Some(last) = self.wal.last() else { return false };
+        let number = last.timeline;
+        let differs = |theirs: &Record| theirs.timeline == number && theirs.id != last.id;
+        let begun = |disk: &Disk| {
+            let first = disk.wal.iter().find(|record| record.timeline == number);
+            first.map(|record| record.id)
+        };
+        other.wal.get(self.wal.len() - 1).is_some_and(differs)
+            || begun(other).is_some_and(|theirs| begun(self) != Some(theirs))
     }
 
     /// Tells whether all of this is the beginning of `other`. Records are unique, so the last one tells.
