@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::agent::view::Local;
 use crate::cluster::{MemberName, SyncNames};
-use crate::contract::config::AgentConfig;
+use crate::contract::config::{AgentConfig, Credentials};
 use crate::contract::dynamic::{effective_postgresql, parameter_text};
 use crate::contract::methods::{self, Method};
 use crate::postgres::conf::{ConfigPlace, Parameters};
@@ -308,6 +308,23 @@ impl Instance {
             database: "postgres".to_owned(),
             application_name: application_name.to_owned(),
             options: superuser.options.clone(),
+        }
+    }
+
+    /// Returns a connection to the server of another member, as this user.
+    pub fn target_at(
+        &self,
+        (host, port): (String, u16),
+        user: &Credentials,
+        application_name: &str,
+    ) -> Target {
+        Target {
+            host: Host::Name(host),
+            port,
+            user: user.username.clone(),
+            password: user.password.clone(),
+            options: user.options.clone(),
+            ..self.target(application_name)
         }
     }
 

@@ -359,6 +359,8 @@ pub struct Control {
     pub checkpoint: Lsn,
     /// Where recovery must reach before the data is consistent; None on a primary.
     pub minimum_recovery: Option<(Lsn, Timeline)>,
+    /// How its timeline came to be, by its own history file; None: the file is not here.
+    pub history: Option<History>,
     /// Data checksums or `wal_log_hints`: pg_rewind can work.
     pub rewindable: bool,
     /// `standby.signal`, `recovery.signal` or the label of a copy is there: a start leads into recovery.
@@ -394,6 +396,8 @@ pub enum Process {
     Starting {
         role: Started,
         since: Tick,
+        /// When it was last seen to do something.
+        progressed: Tick,
     },
     Running(Running),
     /// The postmaster lives and the probes fail.
@@ -469,6 +473,8 @@ pub enum CommitLevel {
 pub struct ReplicaFacts {
     /// Timeline of the WAL last received, or of the last checkpoint where none was received.
     pub timeline: Timeline,
+    /// How this timeline came to be, by its own history file; None: the file is not here.
+    pub history: Option<History>,
     pub received: Option<Lsn>,
     pub replayed: Lsn,
     pub streaming: bool,
@@ -633,7 +639,16 @@ pub struct JobReport {
 pub enum JobState {
     Running,
     Done { at: Tick },
-    Failed { at: Tick },
+    Failed { at: Tick, why: JobFailure },
+}
+
+/// Why a job failed, as far as it decides what is next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum JobFailure {
+    /// The next attempt may work.
+    Transient,
+    /// The source lets nobody in as the user of pg_rewind, or this user may not read its files: nothing was begun.
+    NotGranted,
 }
 
 /// What became of one action.

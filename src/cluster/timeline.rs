@@ -65,6 +65,14 @@ impl History {
         }
     }
 
+    /// Tells whether both left some timeline, at different points: timelines of one number were begun twice.
+    pub fn contradicts(&self, other: &History) -> bool {
+        let elsewhere = |entry: &HistoryEntry| {
+            other.switch_point(entry.timeline).is_some_and(|lsn| lsn != entry.switch_point)
+        };
+        self.0.iter().any(elsewhere)
+    }
+
     /// Keeps the last `entries` lines only.
     pub fn trimmed(&self, entries: usize) -> History {
         let skip = self.0.len().saturating_sub(entries);
@@ -83,6 +91,15 @@ mod tests {
             reason: "no recovery target specified".to_owned(),
         };
         History(lines.iter().map(entry).collect())
+    }
+
+    #[test]
+    fn histories_contradict_each_other_where_one_timeline_was_left_at_two_points() {
+        let three = history(&[(1, 100), (2, 200)]);
+
+        assert!(three.contradicts(&history(&[(1, 100), (2, 201)])));
+        assert!(!three.contradicts(&history(&[(2, 200), (3, 300)])), "what is not there says nothing");
+        assert!(!three.contradicts(&History::default()));
     }
 
     #[test]

@@ -89,13 +89,16 @@ impl Installation {
 
 /// Runs a program to its end and takes any exit status but 0 for a failure.
 fn run(program: &Program) -> Result<Output, ProgramError> {
-    let name = program.name();
-    let output = program.run().map_err(|source| ProgramError::Run(name.clone(), source))?;
+    let output = program.run().map_err(|source| ProgramError::Run(program.name(), source))?;
+    judge(program, output)
+}
+
+fn judge(program: &Program, output: Output) -> Result<Output, ProgramError> {
     if output.exit.is_success() {
         return Ok(output);
     }
     let last_words = output.last_words(LAST_WORDS_LINES);
-    Err(ProgramError::Failed { program: name, exit: output.exit.to_string(), last_words })
+    Err(ProgramError::Failed { program: program.name(), exit: output.exit.to_string(), last_words })
 }
 
 /// Tells whether a folder holds a database cluster (or what is left of one).

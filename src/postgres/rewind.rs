@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::cluster::{History, Lsn, PgVersion, Timeline};
 use crate::postgres::basebackup::Source;
 use crate::postgres::conf::ConfigPlace;
-use crate::postgres::{Installation, ProgramError, run, standby};
+use crate::postgres::{Installation, ProgramError, judge, run, standby};
 use crate::sys::files::{self, FileError};
 
 /// Bytes of a WAL page and of its header; the first page of a segment has the longer one.
@@ -186,6 +186,20 @@ pub fn half_done(data_dir: &Path) -> Option<Timeline> {
     names.iter().filter_map(|name| name.to_str()?.strip_prefix(MARK)?.parse().ok()).map(Timeline).max()
 }
 
+/// A rewind did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum RewindError {
+    #[error("the data is as it was")]
+    Untouched(#[source] ProgramError),
+    #[error("the data may be half written")]
+    HalfWritten(#[source] ProgramError),
+}
+
+/// Tells whether `pg_rewind` has got beyond its questions, by what it says in every version before it writes.
+fn wrote(said: &str) -> bool {
+    said.contains("rewinding from last common checkpoint")
+}
+
 /// Takes back what diverged, up to `limit` long. Blocks: run it on a thread of its own.
 ///
 /// With `restore_command` set, missing segments of the own WAL are fetched by it; before Postgres 15 not where the
@@ -200,7 +214,7 @@ pub fn rewind(
     database: &str,
     has_restore_command: bool,
     limit: Duration,
-) -> Result<(), ProgramError> {
+) -> Result<(), RewindError> {
     let mut program = installation
         .program("pg_rewind")
         .arg("-D")
@@ -208,9 +222,16 @@ pub fn rewind(
         .arg(format!("--source-server={}", source.conninfo(Some(database))))
         .limit(limit);
     if has_restore_command {
-        program = program.args(by_archive(place, installation.version()?));
+        program = program.args(by_archive(place, installation.version().map_err(RewindError::Untouched)?));
     }
-    run(&program).map(drop)
+    let output = program
+        .run()
+        .map_err(|source| RewindError::HalfWritten(ProgramError::Run(program.name(), source)))?;
+    let half_written = wrote(&output.stderr_text()) || wrote(&output.stdout_text());
+    judge(&program, output).map(drop).map_err(match half_written {
+        true => RewindError::HalfWritten,
+        false => RewindError::Untouched,
+    })
 }
 
 /// Returns the options by which pg_rewind runs `restore_command`, which it asks the server's configuration for.

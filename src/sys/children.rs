@@ -41,6 +41,17 @@ fn read(folder: &Path) -> Option<Seen> {
     Some(Seen { pid, parent, argv: argv.collect() })
 }
 
+/// Returns what changes while a child that calls itself so is at work: its title, and the CPU time that it and its own
+/// children have used. None: there is no such child.
+pub fn work_of(parent: u32, title: &str) -> Option<(String, u64)> {
+    let parent = i32::try_from(parent).ok()?;
+    let mut children = list().into_iter().filter(|seen| seen.parent == parent);
+    let child = children.find(|seen| seen.argv.first().is_some_and(|line| line.contains(title)))?;
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.pid)).ok()?;
+    let times = stat.rsplit_once(')')?.1.split_whitespace().skip(11).take(4);
+    Some((child.argv.join(" "), times.filter_map(|ticks| ticks.parse::<u64>().ok()).sum()))
+}
+
 /// Kills the children of this process that run one of `programs`, with their process groups.
 pub fn end_children(programs: &[&str]) {
     let me = getpid().as_raw();
@@ -107,5 +118,14 @@ mod tests {
         assert_eq!(runs(std::process::id(), &own), Some(true));
         assert_eq!(runs(std::process::id(), Path::new("/bin/sh")), Some(false));
         assert_eq!(runs(std::process::id(), Path::new("/nowhere")), None);
+    }
+
+    #[test]
+    fn the_work_of_a_child_is_seen_by_what_it_calls_itself() {
+        let title = std::env::args().next().unwrap();
+        let parent = std::os::unix::process::parent_id();
+
+        assert!(work_of(parent, &title).is_some_and(|(found, _)| found.starts_with(&title)));
+        assert_eq!(work_of(parent, "no process calls itself so"), None);
     }
 }

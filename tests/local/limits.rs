@@ -272,3 +272,24 @@ fn a_switchover_with_a_gigabyte_to_write_is_refused_on_a_slow_disk_and_done_on_a
     assert!(agents.sql("b", "INSERT INTO t VALUES (1)").is_some());
     within(SLOW, "both others follow", || agents.streaming() == 2);
 }
+
+#[test]
+fn a_replica_whose_start_hangs_is_copied_anew() {
+    let agents = Agents::prepare(", primary_start_timeout: 10", false);
+    for name in NAMES {
+        let removes = "use_pg_rewind: true, remove_data_directory_on_diverged_timelines: true";
+        agents.edit_config(name, "use_pg_rewind: true", removes);
+    }
+    let mut agents = agents.run();
+    assert!(agents.sql("a", "CREATE TABLE t (id int)").is_some());
+    agents.kill_host("b");
+    let silent = Silent::instead_of(agents.data_dir("b").join("pg_logical/replorigin_checkpoint"));
+
+    agents.start_agent("b");
+    within(SLOW, "it streams again", || agents.streaming() == 2);
+
+    let log = agents.log("b");
+    assert_eq!(log.matches("and does nothing; I end it").count(), 2, "{log}");
+    assert!(!silent.pipe.exists());
+    assert_eq!(agents.primary(), Some("a"));
+}

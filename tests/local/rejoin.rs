@@ -39,7 +39,8 @@ fn part(agents: &mut Agents, leader: &str) -> &'static str {
     for receiver in &receivers {
         kill(*receiver, Signal::SIGSTOP).unwrap();
     }
-    assert!(agents.sql(leader, "INSERT INTO t SELECT generate_series(1, 10000)").is_some());
+    // More than the buffers of a connection hold.
+    assert!(agents.sql(leader, "INSERT INTO t SELECT generate_series(1, 300000)").is_some());
     agents.kill_host(leader);
     for receiver in &receivers {
         // It may have ended with its sender.
@@ -149,4 +150,28 @@ fn a_replica_for_which_no_wal_is_left_is_copied_anew() {
     within(SLOW, "it has what was written", || {
         agents.sql("c", "SELECT count(*) FROM t").as_deref() == Some("6")
     });
+}
+
+#[test]
+fn where_the_user_of_rewinds_has_no_grants_the_data_is_copied_anew() {
+    let agents = Agents::prepare("", false);
+    for name in NAMES {
+        let removes = "use_pg_rewind: true, remove_data_directory_on_rewind_failure: true";
+        agents.edit_config(name, "use_pg_rewind: true", removes);
+    }
+    let mut agents = agents.run();
+    assert!(agents.sql("a", "CREATE TABLE t (id int)").is_some());
+    let revoked = "REVOKE EXECUTE ON FUNCTION pg_read_binary_file(text) FROM rewinder";
+    assert!(agents.sql("a", revoked).is_some());
+    let leader = part(&mut agents, "a");
+
+    agents.start_agent("a");
+    within(SLOW, "both others stream", || agents.streaming() == 2);
+
+    let log = agents.log("a");
+    assert!(log.contains("whose files the user of pg_rewind may not read"), "{log}");
+    assert!(log.contains("`rewinder` may not call pg_read_binary_file(text)"), "{log}");
+    assert!(!log.contains("rewinding from"), "it was not begun: {log}");
+    let rows = agents.sql(leader, "SELECT count(*) FROM t");
+    within(SLOW, "it has what the leader has", || agents.sql("a", "SELECT count(*) FROM t") == rows);
 }

@@ -172,7 +172,7 @@ impl World {
                 if let Some(report) = &mut h.job
                     && report.state == JobState::Running
                 {
-                    report.state = JobState::Failed { at: tick };
+                    report.state = JobState::Failed { at: tick, why: JobFailure::Transient };
                     if let Job::Clone { .. } = report.job {
                         h.postgres.disk = None;
                         h.postgres.unfinished = true;

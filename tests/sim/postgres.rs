@@ -87,6 +87,7 @@ impl Disk {
             state: self.state,
             timeline: self.timeline(),
             checkpoint: position(self.checkpoint),
+            history: Some(self.branches.clone()),
             minimum_recovery: self.recovery_signal.then(|| (position(self.replayed), self.timeline())),
             rewindable: true,
             recovery_signal: self.recovery_signal,
@@ -179,6 +180,8 @@ pub struct Postgres {
     pub slow_replay: bool,
     /// Nobody has the WAL that it needs next; a copy has.
     pub lacks_wal: bool,
+    /// The user of pg_rewind may not read the files of other members.
+    pub no_grants: bool,
     /// The next starts take this long.
     pub start_takes: Option<u64>,
     /// Starts that fail.
@@ -206,6 +209,7 @@ impl Postgres {
             deaf: false,
             slow_replay: false,
             lacks_wal: false,
+            no_grants: false,
             start_takes: None,
             broken_starts: 0,
             stop_takes: None,

@@ -197,7 +197,9 @@ impl World {
             Job::Restore | Job::CloneRemote => false,
             Job::PrePromote { .. } => !self.hosts[host].programs_fail,
             Job::ArchiveLast { .. } => true,
-            Job::Rewind { source, .. } => self.copy_from(host, source, true),
+            Job::Rewind { source, .. } => {
+                !self.hosts[host].postgres.no_grants && self.copy_from(host, source, true)
+            }
             Job::CrashRecovery if self.hosts[host].disk.room == Room::Full => false,
             Job::CrashRecovery => {
                 let id = self.next_record();
@@ -210,7 +212,9 @@ impl World {
             }
         };
         let tick = self.hosts[host].tick(self.now);
-        let state = if done { JobState::Done { at: tick } } else { JobState::Failed { at: tick } };
+        let refused = matches!(report.job, Job::Rewind { .. }) && self.hosts[host].postgres.no_grants;
+        let why = if refused { JobFailure::NotGranted } else { JobFailure::Transient };
+        let state = if done { JobState::Done { at: tick } } else { JobState::Failed { at: tick, why } };
         if let Some(report) = &mut self.hosts[host].job {
             report.state = state;
         }

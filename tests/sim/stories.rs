@@ -227,6 +227,14 @@ fn tell(text: &str) -> Told {
                 let h = at(1);
                 world.hosts[h].postgres.lacks_wal = true;
             }
+            ["revoke", _] => {
+                let h = at(1);
+                world.hosts[h].postgres.no_grants = true;
+            }
+            ["grant", _] => {
+                let h = at(1);
+                world.hosts[h].postgres.no_grants = false;
+            }
             ["terminate", _] => {
                 let f = Fault::Terminate { host: at(1) };
                 world.fault(f);

@@ -67,8 +67,10 @@ impl World {
             return;
         }
         if !mine.is_prefix_of(theirs) {
-            if self.parted || mine.shares_a_number_with(theirs) {
-                self.begun_twice |= !self.parted;
+            // Where a number was begun twice, the histories tell it unless both began at the same point.
+            let told_apart = mine.history().contradicts(theirs.history());
+            if self.parted || told_apart || mine.shares_a_number_with(theirs) {
+                self.begun_twice |= !self.parted && !told_apart;
                 self.hosts[replica].postgres.streaming = false;
                 return;
             }

@@ -69,7 +69,11 @@ impl World {
             crate::postgres::Process::Stopped => keddah::agent::view::Process::Stopped,
             crate::postgres::Process::Crashed => keddah::agent::view::Process::Crashed,
             crate::postgres::Process::Starting { role, since, .. } => {
-                keddah::agent::view::Process::Starting { role: *role, since: tick(*since) }
+                keddah::agent::view::Process::Starting {
+                    role: *role,
+                    since: tick(*since),
+                    progressed: tick(*since),
+                }
             }
             crate::postgres::Process::Stopping { mode, since, .. } => {
                 keddah::agent::view::Process::Stopping { mode: *mode, since: tick(*since) }
@@ -125,6 +129,7 @@ impl World {
             }
             Started::Replica => Running::Replica(ReplicaFacts {
                 timeline: disk.timeline(),
+                history: Some(disk.history().clone()),
                 received: Some(disk.end()),
                 replayed: position(disk.replayed),
                 streaming: h.postgres.streaming,

@@ -11,7 +11,7 @@ use crate::agent::act::restored;
 use crate::agent::instance::Instance;
 use crate::agent::observe::dcs::DcsRead;
 use crate::agent::observe::postgres::{bootstrap_mark, is_restored};
-use crate::agent::view::{Job, JobReport, JobState};
+use crate::agent::view::{Job, JobFailure, JobReport, JobState};
 use crate::cluster::{MemberName, Timeline};
 use crate::contract::config::Credentials;
 use crate::contract::methods::split_words;
@@ -20,8 +20,8 @@ use crate::postgres::conf::split;
 use crate::postgres::initdb::{Initdb, run_initdb};
 use crate::postgres::postmaster::argv;
 use crate::postgres::query::{QueryError, connect};
-use crate::postgres::rewind::RecoveryError;
-use crate::postgres::users::{Purpose, Role, ensure};
+use crate::postgres::rewind::{RecoveryError, RewindError};
+use crate::postgres::users::{Purpose, Role, ensure, missing_rewind_grants};
 use crate::postgres::{ProgramError, conf, controldata, rewind};
 use crate::sys::children;
 use crate::sys::clock;
@@ -47,6 +47,8 @@ pub enum JobError {
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
     #[error(transparent)]
+    Rewind(#[from] RewindError),
+    #[error(transparent)]
     Process(#[from] ProcessError),
     #[error(transparent)]
     Query(#[from] QueryError),
@@ -66,8 +68,21 @@ pub enum JobError {
     NoLastWal,
     #[error("no method that makes a replica works without another member")]
     NoMethod,
+    #[error("`{user}` is not let in at the source, so pg_rewind has not begun")]
+    NotLetIn { user: String, source: QueryError },
+    #[error("`{user}` may not call {missing} at the source, so pg_rewind has not begun")]
+    NotGranted { user: String, missing: String },
     #[error("the job was ended")]
     Cancelled,
+}
+
+impl JobError {
+    fn why(&self) -> JobFailure {
+        match matches!(self, JobError::NotLetIn { .. } | JobError::NotGranted { .. }) {
+            true => JobFailure::NotGranted,
+            false => JobFailure::Transient,
+        }
+    }
 }
 
 /// Runs one job at a time.
@@ -114,7 +129,7 @@ impl Jobs {
         let (jobs, job) = (self.clone(), job.clone());
         let task = tokio::spawn(async move {
             tracing::info!(job = job.name(), "a job begins");
-            let outcome = work.run(&job).await;
+            let outcome = Box::pin(work.run(&job)).await;
             let at = clock::now();
             let state = match outcome {
                 Ok(()) => {
@@ -123,7 +138,7 @@ impl Jobs {
                 }
                 Err(error) => {
                     tracing::error!(job = job.name(), error = %crate::sys::chain(&error), "the job failed");
-                    JobState::Failed { at }
+                    JobState::Failed { at, why: error.why() }
                 }
             };
             jobs.settle(state);
@@ -149,7 +164,7 @@ impl Jobs {
         }
         self.leash.lock().unwrap_or_else(PoisonError::into_inner).end();
         children::end_children(&PROGRAMS);
-        self.settle(JobState::Failed { at: clock::now() });
+        self.settle(JobState::Failed { at: clock::now(), why: JobFailure::Transient });
     }
 }
 
@@ -173,6 +188,7 @@ impl Work {
             Job::Restore => self.blocking(|work| work.copy(None, false)).await,
             Job::PrePromote { .. } => self.pre_promote().await,
             Job::Rewind { source, timeline } => {
+                self.may_rewind(source).await?;
                 let (source, timeline) = (source.clone(), *timeline);
                 self.blocking(move |work| work.rewind(&source, timeline)).await
             }
@@ -206,9 +222,13 @@ impl Work {
         Ok(())
     }
 
+    fn place(&self, member: &MemberName) -> Result<(String, u16), JobError> {
+        let place = self.read.documents.get(member).and_then(|document| document.host_port());
+        place.ok_or_else(|| JobError::Unknown(member.as_str().to_owned()))
+    }
+
     pub(super) fn source(&self, name: &MemberName, user: &Credentials) -> Result<Source, JobError> {
-        let place = self.read.documents.get(name).and_then(|document| document.host_port());
-        let (host, port) = place.ok_or_else(|| JobError::Unknown(name.as_str().to_owned()))?;
+        let (host, port) = self.place(name)?;
         Ok(Source {
             host,
             port,
@@ -218,21 +238,47 @@ impl Work {
         })
     }
 
+    fn rewind_user(&self) -> &Credentials {
+        let postgresql = &self.instance.config.postgresql;
+        postgresql.rewind.as_ref().unwrap_or(&postgresql.superuser)
+    }
+
+    /// Finds out before anything is begun whether the source lets pg_rewind read what it needs.
+    async fn may_rewind(&self, source: &MemberName) -> Result<(), JobError> {
+        let user = self.rewind_user();
+        let target = self.instance.target_at(self.place(source)?, user, "Patroni rewind");
+        let user = user.username.clone();
+        let session = match connect(&target).await {
+            Err(error) if matches!(error.sqlstate(), Some("28000" | "28P01")) => {
+                return Err(JobError::NotLetIn { user, source: error });
+            }
+            other => other?,
+        };
+        let missing = missing_rewind_grants(&session, &user).await?;
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(JobError::NotGranted { user, missing: missing.join(", ") }),
+        }
+    }
+
     fn rewind(&self, source: &MemberName, timeline: Timeline) -> Result<(), JobError> {
         let instance = &self.instance;
-        let postgresql = &instance.config.postgresql;
         write_passfile(instance)?;
-        let user = postgresql.rewind.as_ref().unwrap_or(&postgresql.superuser);
-        let source = self.source(source, user)?;
+        let source = self.source(source, self.rewind_user())?;
+        let was_half_done = rewind::half_done(instance.data_dir()).is_some();
         rewind::begin(instance.data_dir(), timeline)?;
-        rewind::rewind(
+        let done = rewind::rewind(
             &instance.installation,
             &instance.place,
             &source,
             "postgres",
             instance.has_restore_command(),
             REWIND_LIMIT,
-        )?;
+        );
+        if matches!(done, Err(RewindError::Untouched(_))) && !was_half_done {
+            rewind::finish(instance.data_dir(), timeline)?;
+        }
+        done?;
         files::remove(&bootstrap_mark(instance.data_dir()))?;
         rewind::finish(instance.data_dir(), timeline)?;
         Ok(())

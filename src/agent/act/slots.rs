@@ -10,7 +10,7 @@ use crate::agent::view::OldestWal;
 use crate::cluster::slot::SlotKind;
 use crate::cluster::{Lsn, MemberName};
 use crate::contract::config::Credentials;
-use crate::postgres::query::{Host, QueryError, Session, Target, connect};
+use crate::postgres::query::{QueryError, Session, Target, connect};
 use crate::postgres::slots;
 use crate::sys::clock;
 
@@ -150,15 +150,8 @@ pub(super) fn ask_for_wal(source: &MemberName, site: &Site<'_>) -> Result<(), Se
 /// Returns the connection to another member as this user.
 fn target_at(member: &MemberName, user: &Credentials, site: &Site<'_>) -> Result<Target, ServerError> {
     let place = site.read.documents.get(member).and_then(|document| document.host_port());
-    let (host, port) = place.ok_or_else(|| ServerError::Unknown(member.as_str().to_owned()))?;
-    Ok(Target {
-        host: Host::Name(host),
-        port,
-        user: user.username.clone(),
-        password: user.password.clone(),
-        options: user.options.clone(),
-        ..site.instance.target("Patroni slots")
-    })
+    let place = place.ok_or_else(|| ServerError::Unknown(member.as_str().to_owned()))?;
+    Ok(site.instance.target_at(place, user, "Patroni slots"))
 }
 
 /// Puts states that have just been fetched in place; the server is down.

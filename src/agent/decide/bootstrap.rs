@@ -93,7 +93,7 @@ pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
             }
             if let Some(JobReport {
                 job: Job::Initdb | Job::CloneRemote,
-                state: JobState::Failed { at },
+                state: JobState::Failed { at, .. },
                 ..
             }) = &s.view.job
             {
@@ -237,7 +237,9 @@ mod tests {
     use super::super::fixture::{Fixture, NOW, control, healthy, secs};
     use super::super::{Decision, Memory, decide};
     use super::*;
-    use crate::agent::view::{ControlState, Data, Deed, Keyed, Local, Process, Revision, Snapshot};
+    use crate::agent::view::{
+        ControlState, Data, Deed, JobFailure, Keyed, Local, Process, Revision, Snapshot,
+    };
 
     /// The claim of `a`, as a fence.
     const CLAIM: Fence = Fence { lease: LeaseId(1), create_revision: Revision(3) };
@@ -331,9 +333,12 @@ mod tests {
 
     #[test]
     fn roles_that_cannot_be_made_take_the_cluster_back_after_the_second_attempt() {
-        let serving = serving().with(|f| f.view.job = Some(roles(JobState::Failed { at: NOW })));
+        let serving = serving()
+            .with(|f| f.view.job = Some(roles(JobState::Failed { at: NOW, why: JobFailure::Transient })));
         let first = decide(&serving.clone().view(), &Memory::default());
-        let again = serving.with(|f| f.view.job = Some(roles(JobState::Failed { at: NOW + secs(1) })));
+        let again = serving.with(|f| {
+            f.view.job = Some(roles(JobState::Failed { at: NOW + secs(1), why: JobFailure::Transient }));
+        });
         let second = decide(&again.clone().view(), &first.memory);
         let down = again.with(|f| f.view.postgres.process = Process::Stopped);
         let third = decide(&down.view(), &second.memory);
@@ -365,7 +370,7 @@ mod tests {
             f.snapshot = Snapshot { initialize, ..Snapshot::default() };
             f.view.postgres.data = Data::Empty;
             f.view.postgres.process = Process::Stopped;
-            let state = JobState::Failed { at: NOW };
+            let state = JobState::Failed { at: NOW, why: JobFailure::Transient };
             f.view.job = Some(JobReport { job: Job::Initdb, started: NOW, progressed: NOW, state });
         });
         let built_in = decide(&empty.clone().view(), &Memory::default());

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::agent::view::{
-    Deed, Initialize, Job, JobReport, JobState, Keyed, Lease, Process, Room, Running, Started, StopMode,
-    Tick, Upstream, Verdict,
+    Deed, Initialize, Job, JobFailure, JobReport, JobState, Keyed, Lease, Process, Room, Running, Started,
+    StopMode, Tick, Upstream, Verdict,
 };
 use crate::cluster::{Lsn, MemberName, Role, State};
 
@@ -126,19 +126,20 @@ impl<'a> Draft<'a> {
 
     /// Returns the moment before which the server is not started again.
     pub(super) fn start_backoff(&self) -> Option<Tick> {
-        let Starts { tried, last } = self.memory.starts;
+        let Starts { tried, last, .. } = self.memory.starts;
         let until = last? + (START_BACKOFF * tried).min(START_BACKOFF_MOST);
         (self.situation.now() < until).then_some(until)
     }
 
     pub(super) fn count_start(&mut self) {
-        self.memory.starts =
-            Starts { tried: self.memory.starts.tried.saturating_add(1), last: Some(self.situation.now()) };
+        let starts = &mut self.memory.starts;
+        (starts.tried, starts.last) = (starts.tried.saturating_add(1), Some(self.situation.now()));
     }
 
     /// Begins a job, or says until when not because the last one of its kind failed.
     pub(super) fn start_job(&mut self, job: Job, reason: Reason) -> Choice {
-        if let Some(JobReport { job: last, state: JobState::Failed { at }, .. }) = &self.situation.view.job
+        if let Some(JobReport { job: last, state: JobState::Failed { at, .. }, .. }) =
+            &self.situation.view.job
             && last.name() == job.name()
             && self.situation.now() < *at + JOB_BACKOFF
         {
@@ -279,7 +280,8 @@ impl<'a> Draft<'a> {
     }
 
     fn note_job(&mut self) {
-        let Some(JobReport { job, state: JobState::Failed { at }, .. }) = &self.situation.view.job else {
+        let Some(JobReport { job, state: JobState::Failed { at, why }, .. }) = &self.situation.view.job
+        else {
             return;
         };
         if self.memory.recovery.counted == Some(*at) {
@@ -287,6 +289,8 @@ impl<'a> Draft<'a> {
         }
         self.memory.recovery.counted = Some(*at);
         match job {
+            // Trying again does not help, and nothing was tried.
+            Job::Rewind { .. } if *why == JobFailure::NotGranted => {}
             Job::Rewind { .. } => {
                 let Some(timeline) = self.memory.leader_timeline else { return };
                 let before = self.memory.recovery.rewinds_failed.filter(|(at, _)| *at == timeline);
@@ -360,7 +364,7 @@ impl Draft<'_> {
     /// Tells whether a job that failed last is within its wait.
     pub(super) fn start_would_wait(&self) -> bool {
         match &self.situation.view.job {
-            Some(JobReport { state: JobState::Failed { at }, .. }) => {
+            Some(JobReport { state: JobState::Failed { at, .. }, .. }) => {
                 self.situation.now() < *at + JOB_BACKOFF
             }
             Some(JobReport { state: JobState::Running | JobState::Done { .. }, .. }) | None => false,

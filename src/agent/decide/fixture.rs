@@ -24,6 +24,7 @@ pub(super) fn control() -> Control {
         timeline: Timeline(1),
         checkpoint: Lsn(0x200_0000),
         minimum_recovery: None,
+        history: Some(History::default()),
         rewindable: true,
         recovery_signal: true,
         bootstrap_unfinished: false,
@@ -112,6 +113,7 @@ pub(super) fn healthy(me: &str) -> Fixture {
     } else {
         Running::Replica(ReplicaFacts {
             timeline: Timeline(1),
+            history: Some(History::default()),
             received: Some(END),
             replayed: END,
             streaming: true,

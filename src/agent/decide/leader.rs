@@ -34,7 +34,7 @@ pub(super) fn rule(s: &Situation<'_>, fence: Fence, draft: &mut Draft<'_>) -> Ch
             (Reason::LeadingWithoutData, Wake::After)
         }
         Server::Down { control, crashed } => down(s, fence, control, crashed, draft),
-        Server::Starting { role, since } => {
+        Server::Starting { role, since, .. } => {
             if role == Started::Primary {
                 keep_gate(s, fence, draft);
             }
@@ -334,7 +334,7 @@ mod tests {
     use super::super::fixture::{Fixture, NOW, healthy, secs};
     use super::super::{Decision, Memory, decide};
     use super::*;
-    use crate::agent::view::{Deed, JobReport, LeaseId};
+    use crate::agent::view::{Deed, JobFailure, JobReport, LeaseId};
 
     #[test]
     fn the_first_checkpoint_of_a_timeline_is_asked_for_once() {
@@ -375,7 +375,7 @@ mod tests {
 
     #[test]
     fn where_it_fails_the_lock_goes_and_this_member_stands_back_for_a_ttl() {
-        let failed = to_promote(Some(JobState::Failed { at: NOW }));
+        let failed = to_promote(Some(JobState::Failed { at: NOW, why: JobFailure::Transient }));
         let mut later = healthy("b").leader_gone().view();
         let waits = decide(&later, &failed.memory);
         later.now = NOW + secs(30);

@@ -174,4 +174,7 @@ pub struct Recovery {
 pub struct Starts {
     pub tried: u32,
     pub last: Option<Tick>,
+    /// How many of them hung, and since when the last of these was starting.
+    pub hung: u32,
+    pub hung_since: Option<Tick>,
 }

@@ -138,6 +138,9 @@ reasons! {
     StartingAsReplica => "I start Postgres as replica";
     /// The server is starting as a replica.
     ReplicaIsStarting { since: Tick } => "Postgres has been starting as replica since {since}";
+    /// The start of a replica has done nothing for too long: it is ended, and tried again; after two such starts the data
+    /// is copied anew where that is allowed.
+    ReplicaStartHangs { since: Tick } => "Postgres has been starting as replica since {since} and does nothing; I end it";
     /// A replica's server does not come up; it is tried again later.
     ReplicaStartFailed => "Postgres does not start as replica; I try again";
     /// The probes of a living replica fail.
@@ -162,10 +165,13 @@ reasons! {
     StoppingToRewind { leader: MemberName } => "my WAL has parted from that of {leader}; I stop Postgres to come back";
     /// The data has parted from the leader's and is brought back by pg_rewind.
     Rewinding { leader: MemberName } => "my WAL has parted from that of {leader}; I rewind";
+    /// The data has parted from the leader's, and the user of pg_rewind is not let in there or may not read the files: a new
+    /// copy is made where that is allowed, and it is tried again otherwise.
+    RewindNotGranted { leader: MemberName } => "my WAL has parted from that of {leader}, whose files the user of pg_rewind may not read";
     /// pg_rewind can work only after the leader's first checkpoint on its timeline.
     WaitingForCheckpoint { leader: MemberName } => "I wait for the first checkpoint of {leader} before I rewind";
-    /// The data has parted from the leader's and pg_rewind has failed or cannot be used, or no WAL is left for it; a new
-    /// copy is allowed.
+    /// The data has parted from the leader's and pg_rewind has failed or cannot be used, no WAL is left for it, or it cannot
+    /// be started; a new copy is allowed.
     CloningAfterDivergence { source: MemberName } => "my data cannot follow the leader's; I copy the data of {source} anew";
     /// The data has parted from the leader's, and what would bring it back is not allowed.
     Diverged { leader: MemberName } => "my WAL has parted from that of {leader}, and neither pg_rewind nor a new copy is allowed";

@@ -1,7 +1,9 @@
 //! What a member does while another one leads.
 
+use std::time::Duration;
+
 use crate::agent::view::{
-    Configuration, Guard, Job, JobReport, JobState, Member, ReplicaFacts, StopMode, Upstream,
+    Configuration, Guard, Job, JobReport, JobState, Member, ReplicaFacts, StopMode, Tick, Upstream,
 };
 use crate::cluster::{MemberName, Role, State};
 
@@ -11,7 +13,11 @@ use super::situation::{Divergence, Lock, Server, Situation};
 use super::{Action, Reason, election, rewind, slots, stopping};
 
 /// How long a replica may neither stream nor move before its upstream is asked for the WAL that it lacks, and how often.
-const STUCK: std::time::Duration = std::time::Duration::from_secs(15);
+const STUCK: Duration = Duration::from_secs(15);
+
+/// How long a start may do nothing where the configuration leaves a primary no time at all, and at least.
+const HANGING: Duration = Duration::from_secs(300);
+const HANGING_LEAST: Duration = Duration::from_secs(10);
 
 pub(super) fn rule(s: &Situation<'_>, leader: &MemberName, draft: &mut Draft<'_>) -> Choice {
     close_gate(s, draft);
@@ -20,7 +26,8 @@ pub(super) fn rule(s: &Situation<'_>, leader: &MemberName, draft: &mut Draft<'_>
         Server::Unreadable => (Reason::UnreadableData, Wake::Loop),
         Server::Down { .. } => rewind::come_back(s, leader, draft),
         Server::Stopping { mode, since } => stopping(s, draft, mode, since),
-        Server::Starting { since, .. } => restart_unready(s, draft)
+        Server::Starting { since, progressed, .. } => restart_unready(s, draft)
+            .or_else(|| hangs(s, since, progressed, draft))
             .unwrap_or((Reason::ReplicaIsStarting { since }, Wake::ProgressSince(since))),
         Server::Unresponsive { since, .. } => {
             restart_unready(s, draft).unwrap_or((Reason::ReplicaUnresponsive { since }, Wake::Progress))
@@ -32,6 +39,24 @@ pub(super) fn rule(s: &Situation<'_>, leader: &MemberName, draft: &mut Draft<'_>
             (Reason::AnotherLeads { leader: leader.clone() }, Wake::Progress)
         }
     }
+}
+
+/// Ends a start that does nothing for as long as a primary's may take. One that goes on doing something has all the time
+/// that its WAL takes.
+fn hangs(s: &Situation<'_>, since: Tick, progressed: Tick, draft: &mut Draft<'_>) -> Option<Choice> {
+    let limit = match s.view.settings.primary_start_timeout {
+        Duration::ZERO => HANGING,
+        limit => limit.max(HANGING_LEAST),
+    };
+    if s.view.settings.pause || s.now().since(progressed) < limit {
+        return None;
+    }
+    let starts = &mut draft.memory.starts;
+    if starts.hung_since != Some(since) {
+        (starts.hung, starts.hung_since) = (starts.hung.saturating_add(1), Some(since));
+    }
+    draft.stop(StopMode::Immediate);
+    Some((Reason::ReplicaStartHangs { since }, Wake::Progress))
 }
 
 /// Takes the deadline from the guard once nothing here can write.
@@ -55,7 +80,7 @@ pub(super) fn follow(
         return choice;
     }
     let document = s.snapshot().and_then(|snapshot| snapshot.members.get(leader));
-    if let Divergence::Parted { .. } = s.divergence(document)
+    if let Divergence::Parted { .. } | Divergence::SameTimelineTwice = s.divergence(document)
         && !s.view.settings.pause
     {
         draft.stop(StopMode::Fast);

@@ -1,16 +1,24 @@
 //! How a stopped member comes back under another leader: stream, rewind, or a new copy.
 
-use crate::agent::view::{Job, JobReport, JobState, Tick, Upstream};
+use std::time::Duration;
+
+use crate::agent::view::{Job, JobFailure, JobReport, JobState, Tick, Upstream};
 use crate::cluster::{MemberName, Timeline};
 
 use super::draft::{Choice, Draft, Wake};
-use super::memory::Reinitialize;
+use super::memory::{Reinitialize, Starts};
 use super::situation::{Divergence, Server, Situation, Was};
-use super::{Reason, disk, replica};
+use super::{Reason, Why, disk, replica};
 
 /// How often pg_rewind is tried against a leader on one timeline before it counts as impossible: a stop of the source
 /// or a lost connection fails it as well, and the next attempt then works.
 const REWIND_ATTEMPTS: u32 = 3;
+
+/// How many starts that hang are enough to think that the data cannot be started.
+const HUNG_STARTS: u32 = 2;
+
+/// How soon to look again whether somebody has given the user of pg_rewind what it needs.
+const GRANTS_AGAIN: Duration = Duration::from_secs(30);
 
 /// How often single-user recovery is tried before the data counts as beyond it.
 const CRASH_RECOVERY_ATTEMPTS: u32 = 2;
@@ -27,6 +35,14 @@ pub(super) fn come_back(s: &Situation<'_>, leader: &MemberName, draft: &mut Draf
     if draft.memory.wal_gone.is_some_and(|at| !copied_since(s, at)) {
         let allowed = s.view.settings.remove_data_directory_on_diverged_timelines;
         return copy_anew(s, leader, allowed, draft);
+    }
+    if draft.memory.starts.hung >= HUNG_STARTS && s.view.settings.remove_data_directory_on_diverged_timelines
+    {
+        let choice = copy_anew(s, leader, true, draft);
+        if matches!(choice.0, Reason::CloningAfterDivergence { .. }) {
+            draft.memory.starts = Starts::default();
+        }
+        return choice;
     }
     match s.divergence(document) {
         Divergence::None => start(s, leader, draft),
@@ -122,6 +138,18 @@ fn reunite(
     if !rewindable {
         return copy_anew(s, leader, settings.remove_data_directory_on_diverged_timelines, draft);
     }
+    if let Some(since) = not_granted(s, leader_timeline) {
+        let reason = Reason::RewindNotGranted { leader: leader.clone() };
+        if settings.remove_data_directory_on_rewind_failure {
+            let (choice, wake) = copy_anew(s, leader, true, draft);
+            let copies = matches!(choice, Reason::CloningAfterDivergence { .. });
+            return (if copies { reason } else { choice }, wake);
+        }
+        let again = since + GRANTS_AGAIN;
+        if s.now() < again {
+            return (reason, Wake::At(again, Why::Backoff));
+        }
+    }
     let failed = draft.memory.recovery.rewinds_failed.filter(|(timeline, _)| *timeline == leader_timeline);
     if failed.is_some_and(|(_, times)| times >= REWIND_ATTEMPTS) {
         return copy_anew(s, leader, settings.remove_data_directory_on_rewind_failure, draft);
@@ -132,6 +160,17 @@ fn reunite(
     }
     let job = Job::Rewind { source: leader.clone(), timeline: leader_timeline };
     draft.start_job(job, Reason::Rewinding { leader: leader.clone() })
+}
+
+/// Returns when it was seen that the leader on this timeline does not let pg_rewind read what it needs.
+fn not_granted(s: &Situation<'_>, leader_timeline: Timeline) -> Option<Tick> {
+    let JobReport { job: Job::Rewind { timeline, .. }, state, .. } = s.view.job.as_ref()? else {
+        return None;
+    };
+    match state {
+        JobState::Failed { at, why: JobFailure::NotGranted } if *timeline == leader_timeline => Some(*at),
+        JobState::Failed { .. } | JobState::Done { .. } | JobState::Running => None,
+    }
 }
 
 /// Copies the data anew where that is allowed and a running primary holds it; the data is left alone otherwise.

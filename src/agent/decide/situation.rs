@@ -8,7 +8,7 @@ use crate::agent::view::{
     Answer, Control, ControlState, Data, Fence, Initialize, Keyed, LeaderKey, Lease, LeaseId, Member,
     PeerFacts, PrimaryFacts, Process, ReplicaFacts, Running, Seen, Snapshot, Started, StopMode, Tick, View,
 };
-use crate::cluster::{Lsn, MemberName, Role, State, Timeline};
+use crate::cluster::{History, Lsn, MemberName, Role, State, Timeline};
 
 use super::memory::Memory;
 
@@ -76,6 +76,7 @@ pub(super) enum Server<'a> {
     Starting {
         role: Started,
         since: Tick,
+        progressed: Tick,
     },
     Stopping {
         mode: StopMode,
@@ -100,7 +101,9 @@ impl<'a> Server<'a> {
         match &view.postgres.process {
             Process::Stopped => down(false),
             Process::Crashed => down(true),
-            Process::Starting { role, since } => Server::Starting { role: *role, since: *since },
+            Process::Starting { role, since, progressed } => {
+                Server::Starting { role: *role, since: *since, progressed: *progressed }
+            }
             Process::Stopping { mode, since } => Server::Stopping { mode: *mode, since: *since },
             Process::Running(Running::Primary(facts)) => Server::Primary(facts),
             Process::Running(Running::Replica(facts)) => Server::Replica(facts),
@@ -160,7 +163,8 @@ pub(super) enum Divergence {
     Parted {
         leader_timeline: Timeline,
     },
-    /// Both were made primary on a timeline of the same number: pg_rewind would see one timeline and do nothing.
+    /// Two timelines of the same number were begun, and this is of the other one: pg_rewind would see one timeline and do
+    /// nothing.
     SameTimelineTwice,
 }
 
@@ -241,24 +245,31 @@ impl<'a> Situation<'a> {
         }
         let running_primary = leader
             .filter(|member| member.facts.role == Role::Primary && member.facts.state == State::Running);
-        let Some(theirs) = running_primary.and_then(|member| member.facts.timeline) else {
+        let Some((leader, theirs)) =
+            running_primary.and_then(|member| Some((member, member.facts.timeline?)))
+        else {
             return Divergence::Unknown;
         };
+        let theirs = (theirs, self.branches(leader, theirs));
         match self.server {
-            Server::Replica(facts) => self.parted(theirs, facts.timeline, |switch| facts.replayed > switch),
+            Server::Replica(facts) => {
+                let mine = (facts.timeline, facts.history.as_ref());
+                parted(theirs, mine, |switch| facts.replayed > switch)
+            }
             Server::Down { control, .. } => match Was::of(control) {
                 // Each promotion begins a timeline, so only one member was ever primary on one. The leader is it.
-                Was::CleanPrimary | Was::CrashedPrimary if control.timeline == theirs => {
+                Was::CleanPrimary | Was::CrashedPrimary if control.timeline == theirs.0 => {
                     Divergence::SameTimelineTwice
                 }
                 Was::Replica => {
                     let (end, timeline) =
                         control.minimum_recovery.unwrap_or((control.checkpoint, control.timeline));
-                    self.parted(theirs, timeline, |switch| end > switch)
+                    parted(theirs, (timeline, control.history.as_ref()), |switch| end > switch)
                 }
                 // The shutdown checkpoint is the last record: it is shared if it begins before the branch.
                 Was::CleanPrimary => {
-                    self.parted(theirs, control.timeline, |switch| control.checkpoint >= switch)
+                    let mine = (control.timeline, control.history.as_ref());
+                    parted(theirs, mine, |switch| control.checkpoint >= switch)
                 }
                 Was::CrashedPrimary => Divergence::CrashFirst,
             },
@@ -272,23 +283,42 @@ impl<'a> Situation<'a> {
         }
     }
 
-    fn parted(&self, theirs: Timeline, mine: Timeline, beyond: impl Fn(Lsn) -> bool) -> Divergence {
-        let parted = Divergence::Parted { leader_timeline: theirs };
-        if mine == theirs {
-            return Divergence::None;
-        }
-        if mine > theirs {
-            return parted;
-        }
-        let history =
-            self.snapshot().and_then(|snapshot| snapshot.history.as_ref()).map(|keyed| &keyed.value);
-        let Some(history) = history.filter(|history| history.leads_to(theirs)) else {
-            return Divergence::Unknown;
+    /// Returns how the leader's timeline came to be, and whether it is certain that this leader has said so: after a
+    /// promotion the history of another timeline of this number may still be there.
+    fn branches(&self, leader: &Member, theirs: Timeline) -> Option<(&'a History, bool)> {
+        let keyed = self.snapshot()?.history.as_ref().filter(|keyed| keyed.value.leads_to(theirs))?;
+        let written_since = match self.lock {
+            Lock::Other(key) | Lock::OldMine(key) => keyed.mod_revision > key.mod_revision,
+            Lock::Mine(_) | Lock::Making(_) | Lock::Free | Lock::Unknown => false,
         };
-        match history.switch_point(mine) {
+        let long_ago = leader.keddah && !leader.facts.checkpoint_pending;
+        Some((&keyed.value, written_since || long_ago))
+    }
+}
+
+/// Compares timelines with what is known of how they came to be; `beyond` tells whether this data goes on after a point
+/// of its own timeline.
+fn parted(
+    (theirs, branches): (Timeline, Option<(&History, bool)>),
+    (mine, history): (Timeline, Option<&History>),
+    beyond: impl Fn(Lsn) -> bool,
+) -> Divergence {
+    let parted = Divergence::Parted { leader_timeline: theirs };
+    if mine > theirs {
+        return parted;
+    }
+    let certain = branches.filter(|(_, certain)| *certain).map(|(branches, _)| branches);
+    let forked = certain.zip(history).is_some_and(|(branches, history)| history.contradicts(branches));
+    if mine == theirs {
+        return if forked { Divergence::SameTimelineTwice } else { Divergence::None };
+    }
+    match branches {
+        None => Divergence::Unknown,
+        Some(_) if forked => parted,
+        Some((branches, _)) => match branches.switch_point(mine) {
             Some(switch) if !beyond(switch) => Divergence::None,
             Some(_) | None => parted,
-        }
+        },
     }
 }
 
@@ -314,7 +344,8 @@ fn lock(view: &View) -> Lock<'_> {
 mod tests {
     use super::super::fixture::{control, healthy};
     use super::*;
-    use crate::cluster::{History, HistoryEntry};
+    use crate::agent::view::Revision;
+    use crate::cluster::HistoryEntry;
 
     #[test]
     fn a_lease_turns_doubtful_at_its_first_margin() {
@@ -374,6 +405,38 @@ mod tests {
             let leader = situation.snapshot().and_then(|s| s.members.get(&"a".parse().unwrap()));
 
             assert_eq!(situation.divergence(leader), expected, "{state:?} {end}");
+        }
+    }
+
+    /// `b` followed a leader on timeline 2 that left timeline 1 at 900; the one that leads now left it at 1000.
+    #[test]
+    fn data_of_a_dead_timeline_of_the_same_number_is_told_apart() {
+        let left_at = |lsn| {
+            let reason = "no recovery target specified".to_owned();
+            History(vec![HistoryEntry { timeline: Timeline(1), switch_point: Lsn(lsn), reason }])
+        };
+        let divergence = |own: Option<History>, pending: bool, running: bool| {
+            let mut world = healthy("b").leader_timeline(2).history(left_at(1_000));
+            world.member("a").facts.checkpoint_pending = pending;
+            world.snapshot.leader.as_mut().unwrap().mod_revision = Revision(7);
+            let facts = world.replica();
+            (facts.timeline, facts.history) = (Timeline(2), own.clone());
+            let mut view = world.view();
+            if !running {
+                view.postgres.process = Process::Stopped;
+                let minimum_recovery = Some((Lsn(2_000), Timeline(2)));
+                let down = Control { minimum_recovery, history: own, ..control() };
+                view.postgres.data = Data::Present(down);
+            }
+            let situation = Situation::of(&view);
+            situation.divergence(situation.snapshot().and_then(|s| s.members.get(&"a".parse().unwrap())))
+        };
+
+        for running in [true, false] {
+            assert_eq!(divergence(Some(left_at(900)), false, running), Divergence::SameTimelineTwice);
+            assert_eq!(divergence(Some(left_at(1_000)), false, running), Divergence::None);
+            assert_eq!(divergence(Some(left_at(900)), true, running), Divergence::None, "not certain yet");
+            assert_eq!(divergence(None, false, running), Divergence::None, "nothing is known");
         }
     }
 

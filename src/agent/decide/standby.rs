@@ -24,7 +24,7 @@ pub(super) fn rule(s: &Situation<'_>, fence: Fence, draft: &mut Draft<'_>) -> Ch
             (Reason::LeadingWithoutData, Wake::After)
         }
         Server::Down { control, .. } => down(s, fence, control, draft),
-        Server::Starting { role: Started::Replica, since } => match leader::overdue(s, since) {
+        Server::Starting { role: Started::Replica, since, .. } => match leader::overdue(s, since) {
             true => leader::give_up(GivingUp::StartTookTooLong, Reason::StartTookTooLong, draft),
             false => (Reason::ReplicaIsStarting { since }, Wake::ProgressSince(since)),
         },

@@ -242,7 +242,8 @@ fn a_crash_means_failover_where_the_start_timeout_is_zero() {
 #[test]
 fn a_start_that_takes_too_long_ends_in_a_release_only_after_the_stop() {
     let world = healthy("a").with(|f| {
-        f.view.postgres.process = Process::Starting { role: Started::Primary, since: NOW - secs(300) };
+        f.view.postgres.process =
+            Process::Starting { role: Started::Primary, since: NOW - secs(300), progressed: NOW };
     });
     let stop = decision(world);
     let down = healthy("a").with(|f| f.view.postgres.process = Process::Stopped).view();
@@ -255,7 +256,8 @@ fn a_start_that_takes_too_long_ends_in_a_release_only_after_the_stop() {
 #[test]
 fn a_replica_that_does_not_come_up_to_be_promoted_gives_up_the_lock_too() {
     let world = healthy("a").with(|f| {
-        f.view.postgres.process = Process::Starting { role: Started::Replica, since: NOW - secs(300) };
+        f.view.postgres.process =
+            Process::Starting { role: Started::Replica, since: NOW - secs(300), progressed: NOW };
     });
 
     assert_eq!(decision(world).reason, Reason::StartTookTooLong);
@@ -271,7 +273,7 @@ fn a_server_that_hangs_is_restarted_on_request_and_answered_for_once_it_runs() {
     let stop = decision(world.clone());
     let start =
         decide(&world.clone().with(|f| f.view.postgres.process = Process::Stopped).view(), &stop.memory);
-    let starting = Process::Starting { role: Started::Primary, since: NOW };
+    let starting = Process::Starting { role: Started::Primary, since: NOW, progressed: NOW };
     let waits = decide(&world.with(|f| f.view.postgres.process = starting).view(), &start.memory);
 
     assert_eq!((&stop.reason, deeds(&stop)), (&Reason::Restarting, vec![Deed::Stop]));

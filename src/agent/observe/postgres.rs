@@ -21,7 +21,10 @@ use crate::guard::protocol::{self, Status};
 use crate::postgres::query::{Monitored, QueryError, Session, Target, connect};
 use crate::postgres::standby::parse_conninfo;
 use crate::postgres::{controldata, has_data, history, is_vacant, rewind, slots, standby};
-use crate::sys::clock;
+use crate::sys::{children, clock};
+
+/// How often it is looked what a server does that does not answer yet.
+const STARTING_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// How long the state of a logical slot may wait to be put in place.
 const STAGED_FOR: std::time::Duration = std::time::Duration::from_secs(60);
@@ -47,6 +50,7 @@ pub struct Observer {
     stop_asked: Option<StopMode>,
     /// As what the server was started last.
     start_asked: Option<Started>,
+    starting: Starting,
     report: Option<(controldata::Control, controldata::Report)>,
     version: Option<PgVersion>,
     /// The parameters that wait for a restart, as of the moment at which the server last read its configuration.
@@ -60,6 +64,29 @@ pub struct Observer {
     brake_told: Option<bool>,
     /// Held by the round of work on logical slots that is under way.
     pub logical_slots: Arc<Mutex<()>>,
+}
+
+/// What a server that does not answer yet was last seen to do.
+#[derive(Debug, Default)]
+struct Starting {
+    pid: u32,
+    work: Option<(String, u64)>,
+    looked: Tick,
+    progressed: Tick,
+}
+
+impl Starting {
+    /// Returns when the server was last seen to do something.
+    fn progressed(&mut self, pid: u32, now: Tick) -> Tick {
+        let known = self.pid == pid;
+        if known && now.since(self.looked) < STARTING_EVERY {
+            return self.progressed;
+        }
+        let work = children::work_of(pid, "startup");
+        let progressed = if known && work == self.work { self.progressed } else { now };
+        *self = Starting { pid, work, looked: now, progressed };
+        progressed
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -230,7 +257,10 @@ impl Observer {
                     server.silent_since = Some(now);
                 }
                 let process = match server.answered {
-                    None => Process::Starting { role: started, since: server.since },
+                    None => {
+                        let progressed = self.starting.progressed(found.pid, now);
+                        Process::Starting { role: started, since: server.since, progressed }
+                    }
                     Some(role) => {
                         Process::Unresponsive { role, since: *server.silent_since.get_or_insert(now) }
                     }
@@ -269,12 +299,14 @@ impl Observer {
             }
         }
         let report = self.report.as_ref().map(|(_, report)| report);
+        let minimum_recovery = report.and_then(controldata::Report::minimum_recovery_end);
         Data::Present(Control {
             system_id: control.system_id,
             state: state(control.state),
             timeline: control.timeline,
             checkpoint: control.checkpoint,
-            minimum_recovery: report.and_then(controldata::Report::minimum_recovery_end),
+            minimum_recovery,
+            history: history::read(data_dir, minimum_recovery.map_or(control.timeline, |(_, on)| on)),
             rewindable: report.is_some_and(controldata::Report::allows_rewind),
             // The pg_control of a fresh copy is that of the running primary it was taken from: the label tells.
             recovery_signal: standby::is_signalled(data_dir) || data_dir.join(BACKUP_LABEL).exists(),
@@ -353,6 +385,7 @@ fn running(instance: &Instance, seen: &Monitored, found: &[slots::Slot], read: &
     if seen.in_recovery {
         return Running::Replica(ReplicaFacts {
             timeline: seen.timeline,
+            history: history::read(instance.data_dir(), seen.timeline),
             received: seen.received,
             replayed: seen.replayed.unwrap_or_default(),
             streaming: seen.receiver.as_ref().is_some_and(|receiver| receiver.status == "streaming"),
