@@ -130,7 +130,8 @@ mod tests {
 
     #[test]
     fn starts_without_room_do_not_count_against_one_with_it() {
-        let memory = Memory { starts: Starts { tried: 2, last: Some(NOW) }, ..Memory::default() };
+        let memory =
+            Memory { starts: Starts { tried: 2, last: Some(NOW), ..Starts::default() }, ..Memory::default() };
         let waits = decide(&full(crashed()).with(others_are(Room::Full)).view(), &memory);
 
         assert!(gives(&decide(&crashed().view(), &waits.memory), Deed::StartPrimary));
