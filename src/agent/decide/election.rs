@@ -240,14 +240,13 @@ fn not_eligible(
     if let Some(choice) = failsafe::forbids(s, snapshot) {
         return Some(choice);
     }
-    if let Some(known) = s.known_timeline(&draft.memory).filter(|known| *known > facts.timeline) {
-        return Some((Reason::OldTimeline { mine: facts.timeline, known }, Wake::Loop));
+    match left_behind(s, snapshot, facts.timeline, draft) {
+        Some(Reason::NotInSyncSet) if forced => {}
+        Some(reason) => return Some((reason, Wake::Loop)),
+        None => {}
     }
     if forced {
         return None;
-    }
-    if members_only(s, snapshot).is_some_and(|set| !set.holds(&s.view.me)) {
-        return Some((Reason::NotInSyncSet, Wake::Loop));
     }
     let optime = snapshot.status.as_ref().and_then(|keyed| keyed.value.optime).unwrap_or_default();
     let bytes = optime.bytes_ahead_of(facts.lsn());
@@ -255,6 +254,19 @@ fn not_eligible(
         return Some((Reason::TooFarBehind { bytes }, Wake::Progress));
     }
     None
+}
+
+/// Says whether others may have gone on, or acknowledged commits, without this member.
+pub(super) fn left_behind(
+    s: &Situation<'_>,
+    snapshot: &Snapshot,
+    mine: Timeline,
+    draft: &Draft<'_>,
+) -> Option<Reason> {
+    if let Some(known) = s.known_timeline(&draft.memory).filter(|known| *known > mine) {
+        return Some(Reason::OldTimeline { mine, known });
+    }
+    members_only(s, snapshot).is_some_and(|set| !set.holds(&s.view.me)).then_some(Reason::NotInSyncSet)
 }
 
 /// Names a reached member that leads still, or should lead instead.

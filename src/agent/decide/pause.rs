@@ -137,7 +137,12 @@ fn note_start(s: &Situation<'_>, draft: &mut Draft<'_>) {
 fn free(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
     let Some(snapshot) = s.snapshot() else { return (Reason::EtcdSilentFollowing, Wake::Loop) };
     match s.server {
-        Server::Primary(_) if matches!(s.lock, Lock::Free) => {
+        Server::Primary(facts) if matches!(s.lock, Lock::Free) => {
+            // It may have been frozen while others led; a person may choose it all the same.
+            let behind = election::left_behind(s, snapshot, facts.timeline, draft);
+            if let Some(reason) = behind.filter(|_| !asked_to_lead(s)) {
+                return (reason, Wake::Loop);
+            }
             let own = s.view.postgres.control().map(|control| control.system_id);
             let initialize = own.and_then(|own| identity::of_own(s, snapshot, own, draft));
             match (living_lease(s), initialize, own) {

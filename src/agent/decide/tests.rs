@@ -627,6 +627,23 @@ fn a_pause_opens_the_gate_and_its_end_closes_it() {
 }
 
 #[test]
+fn a_primary_that_others_have_gone_on_without_does_not_take_the_lock_in_a_pause() {
+    let paused = || healthy("a").leader_gone().with(|f| f.view.settings.pause = true);
+    assert_eq!(decision(paused()).reason, Reason::PausedTakingLock);
+    assert_eq!(decision(paused().sync("a", &["b"])).reason, Reason::PausedTakingLock);
+    assert_eq!(decision(paused().sync("c", &["b"])).reason, Reason::NotInSyncSet);
+
+    let promoted = Memory { leader_timeline: Some(Timeline(2)), ..Memory::default() };
+    let behind = decide(&paused().view(), &promoted);
+    assert_eq!(behind.reason, Reason::OldTimeline { mine: Timeline(1), known: Timeline(2) });
+    let request = FailoverRequest { leader: None, candidate: Some(name("a")), scheduled_at: None };
+    let named = paused().with(|f| {
+        f.snapshot.failover = Some(Keyed { value: request, mod_revision: Revision(9) });
+    });
+    assert_eq!(decide(&named.view(), &promoted).reason, Reason::PausedTakingLock);
+}
+
+#[test]
 fn nobody_stands_in_a_pause() {
     let decision = decision(healthy("b").leader_gone().with(|f| f.view.settings.pause = true));
 
