@@ -29,6 +29,11 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
     talk(async {
         let view = cluster.read().await?;
         say!("{}", list::list(&cluster.scope, &view, args.format, args.extended).trim_end());
+        if args.format == Format::Pretty {
+            for warning in list::warnings(&view) {
+                say!("{warning}");
+            }
+        }
         Ok(Exit::Ok)
     })
 }

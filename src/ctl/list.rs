@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::contract::member::MemberDocument;
 use crate::contract::rest::ClusterView;
 use crate::ctl::table::{Column, Format, cell, objects, pretty, python_json, tsv, yaml};
 
@@ -33,6 +34,13 @@ pub fn list(scope: &str, view: &ClusterView, format: Format, extended: bool) -> 
         Format::Tsv => tsv(&titles, &rows),
         Format::Pretty => table(scope, view, &document, &titles, &rows),
     }
+}
+
+/// Says what members lack, beyond the table: one line each.
+pub fn warnings(view: &ClusterView) -> Vec<String> {
+    let sentence = |member: &MemberDocument| member.keddah()?.get("disk")?.as_str().map(str::to_owned);
+    let line = |(name, member): &(String, MemberDocument)| Some(format!(" {name}: {}", sentence(member)?));
+    view.members.iter().filter_map(line).collect()
 }
 
 /// Writes the members in the order given, as a table.
@@ -97,11 +105,6 @@ fn table(
         .collect();
     let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().skip(1).map(cell).collect()).collect();
     let mut text = pretty(&format!(" Cluster: {scope} ({initialize}) "), &columns, &rows);
-    for (name, member) in &view.members {
-        if let Some(sentence) = member.keddah().and_then(|map| map.get("disk")?.as_str()) {
-            text.push_str(&format!("\n {name}: {sentence}"));
-        }
-    }
     if document.get("pause").is_some() {
         text.push_str("\n Maintenance mode: on");
     }

@@ -176,6 +176,7 @@ postgresql:
   parameters: {{unix_socket_directories: {root}, shared_buffers: 16MB}}
   pg_hba: ['local all all trust', 'host all all 127.0.0.1/32 md5', 'host replication all 127.0.0.1/32 md5']
 watchdog: {watchdog}
+disk: {{warn: 'off'}}
 "
         );
         std::fs::write(self.config(name), text).unwrap();

@@ -74,7 +74,7 @@ impl Cluster {
             agents.edit_config(name, "no-sync]", &format!("no-sync, {waldir}]"));
             let section = format!("postgresql:\n  basebackup: [{waldir}]\n  listen");
             agents.edit_config(name, "postgresql:\n  listen", &section);
-            agents.edit_config(name, "watchdog:", &format!("disk: {disk}\nwatchdog:"));
+            agents.edit_config(name, "disk: {warn: 'off'}", &format!("disk: {disk}"));
             agents.edit_config(name, "shared_buffers: 16MB", &format!("shared_buffers: 16MB{parameters}"));
         }
         let cluster = Cluster { agents: agents.run(), volumes };

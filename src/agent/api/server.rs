@@ -12,7 +12,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::agent::api::access::Asker;
 use crate::agent::api::{Api, respond};
@@ -154,7 +154,10 @@ async fn talk<S>(stream: S, asker: Asker, api: Arc<Api>, mut door: watch::Receiv
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let begun = Arc::new(Notify::new());
+    let first = begun.clone();
     let service = service_fn(move |request: Request<Incoming>| {
+        begun.notify_one();
         let api = api.clone();
         async move {
             let answer = api.answer(asker, request).await;
@@ -169,7 +172,8 @@ where
     let mut connection = std::pin::pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
-        () = is_shut(&mut door) => {
+        // A connection that is let go before its first request has come would be closed without an answer.
+        () = async { is_shut(&mut door).await; first.notified().await } => {
             // The request that is there is answered; another one is not waited for.
             connection.as_mut().graceful_shutdown();
             connection.await
