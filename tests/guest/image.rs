@@ -139,7 +139,8 @@ impl Image {
         let boot = std::fs::read_dir(packages.join("boot")).unwrap();
         let mut files = boot.flatten().map(|entry| entry.path().display().to_string());
         let kernel = files.find(|path| path.contains("/vmlinuz-")).expect("a kernel");
-        command.args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "1024"]);
+        // Half of the memory is the disk, on which a server wants room for some WAL.
+        command.args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "1536"]);
         // A reset ends the emulator.
         command.args(["-no-reboot", "-nodefaults", "-display", "none"]);
         command.arg("-kernel").arg(kernel).arg("-initrd").arg(self.initrd());
