@@ -168,8 +168,9 @@ impl Agent {
         }
     }
 
-    /// Returns the keys, as far as they are news, where a read would show nothing else: the watch has told of all that is, etcd answers the lease's
-    /// keepalives, and nothing is under way. With them comes the moment of etcd's last answer.
+    /// Returns the keys, as far as they are news, where a read would show nothing else: the watch has told of all that
+    /// is, etcd answers the lease's keepalives, and nothing is under way. With them comes the moment of etcd's last
+    /// answer.
     ///
     /// A short lease spares nothing: all that it has is how soon silence is seen.
     fn spared_read(&self, now: Tick) -> Option<(Option<Range>, Tick)> {
