@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::agents::{Agents, NAMES, SLOW, within};
+use crate::sshd::turn;
 
 /// ttl 6, an election and a promotion, on a busy machine.
 const FAILOVER: Duration = Duration::from_secs(6 + 10);
@@ -106,6 +107,7 @@ fn playbooks_reach_them(agents: &Agents) {
     let (play, ca) = (play.replace("URL", &url), agents.pair().display().to_string());
     std::fs::write(agents.folder().join("ask.yml"), play).unwrap();
     let run = |more: &[&str]| {
+        let _turn = turn();
         let mut command = std::process::Command::new(agents.binary());
         command.args(["apply", "-i", "localhost,", "ask.yml", "-e", "ansible_connection=local"]).args(more);
         command.current_dir(agents.folder()).env("HOME", agents.folder()).output().unwrap()
