@@ -28,13 +28,13 @@ impl std::str::FromStr for Format {
 
 /// A column: its title and where its cells stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Column {
-    pub title: &'static str,
+pub struct Column<'a> {
+    pub title: &'a str,
     pub right: bool,
 }
 
 /// Draws a table with `header` written into its first line.
-pub fn pretty(header: &str, columns: &[Column], rows: &[Vec<String>]) -> String {
+pub fn pretty(header: &str, columns: &[Column<'_>], rows: &[Vec<String>]) -> String {
     let lines = |cell: &str| cell.split('\n').map(str::to_owned).collect::<Vec<_>>();
     let mut widths: Vec<usize> = columns.iter().map(|column| column.title.chars().count()).collect();
     for row in rows {
@@ -134,16 +134,25 @@ pub fn objects(titles: &[&str], rows: &[Vec<Value>], drop_empty: bool) -> Value 
     Value::Array(rows.iter().map(object).collect())
 }
 
-/// Writes what a query answered; without titles where columns are only delimited.
+/// Writes what a query answered.
 pub fn answer(titles: &[&str], rows: &[Vec<Option<String>>], format: Format, delimiter: &str) -> String {
     let value = |cell: &Option<String>| cell.clone().map_or(Value::Null, Value::from);
-    let values: Vec<Vec<Value>> = rows.iter().map(|row| row.iter().map(value).collect()).collect();
+    let values = || rows.iter().map(|row| row.iter().map(value).collect()).collect::<Vec<Vec<Value>>>();
+    let texts = |row: &Vec<Option<String>>| row.iter().map(|cell| cell.clone().unwrap_or_default()).collect();
+    let cells = || rows.iter().map(texts).collect::<Vec<Vec<String>>>();
     match format {
-        Format::Json => python_json(&objects(titles, &values, false)),
-        Format::Yaml => yaml(&objects(titles, &values, false)),
-        Format::Tsv | Format::Pretty => {
-            let cells = |row: &Vec<Value>| row.iter().map(cell).collect::<Vec<_>>().join(delimiter);
-            values.iter().map(cells).collect::<Vec<_>>().join("\n")
+        Format::Json => python_json(&objects(titles, &values(), false)),
+        Format::Yaml => yaml(&objects(titles, &values(), false)),
+        // A statement that answers no rows has no columns either.
+        Format::Tsv | Format::Pretty if titles.is_empty() => String::new(),
+        Format::Tsv => {
+            let mut lines = vec![titles.join(delimiter)];
+            lines.extend(cells().iter().map(|row| row.join(delimiter)));
+            lines.join("\n")
+        }
+        Format::Pretty => {
+            let columns: Vec<Column> = titles.iter().map(|title| Column { title, right: false }).collect();
+            pretty("", &columns, &cells())
         }
     }
 }
@@ -163,6 +172,17 @@ mod tests {
             text,
             "+ Cluster: x -+\n| Member | TL |\n+--------+----+\n| a      |  1 |\n+--------+----+"
         );
+    }
+
+    #[test]
+    fn an_answer_has_its_titles_also_where_columns_are_only_delimited() {
+        let rows = [vec![Some("7".to_owned()), None]];
+        let shown = |format| answer(&["a", "b"], &rows, format, "|");
+
+        assert_eq!(shown(Format::Tsv), "a|b\n7|");
+        assert_eq!(shown(Format::Pretty), "+---+---+\n| a | b |\n+---+---+\n| 7 |   |\n+---+---+");
+        assert_eq!(shown(Format::Json), r#"[{"a": "7", "b": null}]"#);
+        assert_eq!(answer(&[], &[], Format::Tsv, "|"), "");
     }
 
     #[test]

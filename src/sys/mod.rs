@@ -14,6 +14,7 @@ pub mod secret;
 pub mod service_manager;
 pub mod successor;
 pub mod systemd;
+pub mod terminal;
 pub mod tls;
 pub mod users;
 pub mod volume;

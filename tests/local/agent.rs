@@ -140,7 +140,8 @@ fn members_talk_over_tls_and_patronis_tool_is_the_binary_under_another_name() {
     assert!(tool(&["list", "demo"]).contains("| a "));
     let tree = tool(&["topology", "demo"]);
     assert!(tree.contains("| a ") && tree.contains("| + b "), "{tree}");
-    assert_eq!(tool(&["query", "demo", "-r", "leader", "-c", "SELECT 7"]).trim(), "7");
+    let told = tool(&["query", "demo", "-r", "leader", "-c", "SELECT 7 AS n FROM pg_sleep(3)"]);
+    assert_eq!(told.trim(), "n\n7", "also one that takes its time");
     let changed = tool(&["edit-config", "demo", "-s", "maximum_lag_on_failover=1048576", "--force"]);
     assert!(changed.contains("+maximum_lag_on_failover: 1048576"), "{changed}");
     // The passwords of the members differ: the tool has that of the leader only.

@@ -10,6 +10,7 @@ use crate::cli::exit::Exit;
 use crate::cluster::FailoverRequest;
 use crate::contract::failover::{parse_time, to_text};
 use crate::contract::requests::Kind;
+use crate::contract::rest::ClusterView;
 use crate::ctl::list;
 use crate::ctl::table::Format;
 
@@ -64,6 +65,7 @@ fn change(place: &Place, kind: Kind, mut wish: Switchover) -> anyhow::Result<Exi
         let named = match wish.leader.take() {
             Some(named) => named,
             None if wish.force => leader.clone(),
+            None if view.role(leader) == "standby_leader" => prompt("Standby Leader", Some(leader))?,
             None => prompt("Primary", Some(leader))?,
         };
         if named != *leader {
@@ -94,6 +96,12 @@ fn change(place: &Place, kind: Kind, mut wish: Switchover) -> anyhow::Result<Exi
             bail!("Member {name} does not exist in cluster {} or is tagged as nofailover", cluster.scope);
         }
         Some(_) | None => {}
+    }
+    if let (Kind::Failover, false, Some(name)) = (kind, wish.force, &candidate)
+        && is_asynchronous(&view, name)
+        && !confirm(&format!("Are you sure you want to failover to the asynchronous node {name}?"))?
+    {
+        bail!("Aborting failover");
     }
     let at = match kind {
         Kind::Failover => None,
@@ -138,6 +146,12 @@ fn change(place: &Place, kind: Kind, mut wish: Switchover) -> anyhow::Result<Exi
         say!("{}", list::list(&cluster.scope, &after, Format::Pretty, false).trim_end());
         Ok(Exit::Ok)
     })
+}
+
+/// Tells whether a member may lack what was acknowledged: others are synchronous, and it is not.
+fn is_asynchronous(view: &ClusterView, name: &str) -> bool {
+    let nobody = view.sync.as_ref().is_none_or(|sync| sync.leader.is_none());
+    view.is_synchronous() && !nobody && !view.is_in_sync(name)
 }
 
 fn approve(

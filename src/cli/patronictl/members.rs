@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::bail;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{Group, Place, ask, confirm, prompt, timestamp};
 use crate::cli::cluster::say;
@@ -12,13 +12,14 @@ use crate::contract::failover::{format_time, parse_time};
 use crate::contract::rest::ClusterView;
 use crate::ctl::member::Reply;
 use crate::ctl::table::Format;
-use crate::ctl::{Cluster, list};
+use crate::ctl::{Cluster, CtlError, list};
 
 /// How often a member is asked whether its new copy is made.
 const POLL: Duration = Duration::from_secs(2);
 
 /// Roles by which members are chosen.
-pub const ROLES: [&str; 6] = ["leader", "primary", "standby_leader", "standby-leader", "replica", "any"];
+pub const ROLES: [&str; 7] =
+    ["leader", "primary", "standby_leader", "standby-leader", "replica", "standby", "any"];
 
 #[derive(Debug, clap::Args)]
 pub struct Restart {
@@ -124,7 +125,7 @@ pub fn has_role(view: &ClusterView, name: &str, role: &str) -> bool {
     match role {
         "any" => true,
         "leader" => leads,
-        "replica" => !leads,
+        "replica" | "standby" => !leads,
         "primary" => leads && view.role(name) != "standby_leader",
         _ => leads && view.role(name) == "standby_leader",
     }
@@ -206,8 +207,14 @@ pub fn restart(place: &Place, args: &Restart) -> anyhow::Result<Exit> {
         members.truncate(1);
     }
     approve(&members, "restart", args.force)?;
-    if let Some(version) = &args.pg_version {
-        content.insert("postgres_version".to_owned(), version.as_str().into());
+    let version = match &args.pg_version {
+        None if !args.force => {
+            prompt("Restart if the PostgreSQL version is less than provided (e.g. 15.2) ", Some(""))?
+        }
+        version => version.clone().unwrap_or_default(),
+    };
+    if !version.is_empty() {
+        content.insert("postgres_version".to_owned(), version.into());
     }
     if let Some(at) = &at {
         if view.is_paused() {
@@ -288,12 +295,22 @@ pub fn reinit(place: &Place, args: &Reinit) -> anyhow::Result<Exit> {
     let view = super::read(place, Some(&cluster.scope))?;
     let members = choose(&cluster, &view, &args.member_names, "replica", args.force, "reinitialize")?;
     approve(&members, "reinitialize", args.force)?;
-    let body = json!({"force": args.force, "from_leader": args.from_leader});
-    let body = body.as_object().cloned().unwrap_or_default();
     ask(async {
         let mut waiting = Vec::new();
         for member in members {
-            let reply = cluster.ask_member(&view, &member, "POST", "/reinitialize", Some(&body)).await;
+            let mut body = Map::new();
+            body.insert("force".to_owned(), args.force.into());
+            body.insert("from_leader".to_owned(), args.from_leader.into());
+            let mut reply = cluster.ask_member(&view, &member, "POST", "/reinitialize", Some(&body)).await;
+            if reply.text.ends_with(" already in progress") && !args.force {
+                failed(&reply, "reinitialize");
+                let again = confirm("Do you want to cancel it and reinitialize anyway?");
+                if !again.map_err(|error| CtlError::Refused(error.to_string()))? {
+                    continue;
+                }
+                body.insert("force".to_owned(), true.into());
+                reply = cluster.ask_member(&view, &member, "POST", "/reinitialize", Some(&body)).await;
+            }
             if told(&reply, "reinitialize") && args.wait {
                 waiting.push(member);
             }

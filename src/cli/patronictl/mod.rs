@@ -10,6 +10,7 @@ pub mod show;
 pub mod standby;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
@@ -19,8 +20,9 @@ use crate::cli::exit::Exit;
 use crate::contract::rest::ClusterView;
 use crate::ctl::table::Format;
 use crate::ctl::{Address, Cluster, CtlError};
-use crate::sys::files;
+use crate::sys::secret::Secret;
 use crate::sys::tls::ClientFiles;
+use crate::sys::{files, terminal};
 
 /// Manage clusters of Patroni's members and of Keddah's.
 #[derive(Debug, Parser)]
@@ -170,14 +172,30 @@ fn configured(file: Option<&Path>, url: Option<&str>, insecure: bool) -> anyhow:
         }
         None => String::new(),
     };
-    let endpoint = url.map(|url| url.split_once("://").map_or(url, |(_, rest)| rest).trim_end_matches('/'));
-    let mut address = address_of(&path, &text, endpoint)?;
+    let (endpoint, namespace) = url.map(etcd_of).unzip();
+    let mut address = address_of(&path, &text, endpoint.as_deref())?;
+    if let Some(namespace) = namespace.flatten() {
+        address.namespace = namespace;
+    }
     if insecure {
         let ClientFiles { anchors, certificate, key, check: _ } = &address.rest_tls;
         address.rest_tls =
             ClientFiles::for_members(anchors.as_ref(), certificate.as_ref(), key.as_ref(), true);
     }
     Ok(address)
+}
+
+/// Reads `etcd3://HOST:PORT/NAMESPACE`: only what it says differs from Patroni's defaults.
+fn etcd_of(url: &str) -> (String, Option<String>) {
+    let rest = url.split_once("//").map_or(url, |(_, rest)| rest);
+    let (place, namespace) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let (host, port) = match place.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port),
+        Some(_) | None => (place, ""),
+    };
+    let or = |text: &str, default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
+    let namespace = Some(namespace.trim()).filter(|text| !text.trim_matches('/').is_empty());
+    (format!("{}:{}", or(host, "localhost"), or(port, "2379")), namespace.map(str::to_owned))
 }
 
 /// How output is written.
@@ -192,8 +210,8 @@ pub struct Output {
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub struct Watching {
     /// Auto update the screen every SECONDS
-    #[arg(short = 'w', long, value_name = "SECONDS")]
-    watch: Option<u64>,
+    #[arg(short = 'w', long, value_name = "SECONDS", value_parser = seconds)]
+    watch: Option<Duration>,
 
     /// Auto update the screen every 2 seconds
     #[arg(short = 'W')]
@@ -202,10 +220,14 @@ pub struct Watching {
 
 impl Watching {
     /// Returns the time between two looks; None: one look is enough.
-    pub fn every(self) -> Option<std::time::Duration> {
-        let seconds = self.watch.or(self.watch_2.then_some(2))?;
-        Some(std::time::Duration::from_secs(seconds.max(1)))
+    pub fn every(self) -> Option<Duration> {
+        self.watch.or(self.watch_2.then_some(Duration::from_secs(2)))
     }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.filter(|it| !it.is_zero()).ok_or_else(|| "expected seconds, e.g. 2 or 0.5".to_owned())
 }
 
 /// Which citus group; there are none here.
@@ -235,6 +257,18 @@ pub fn prompt(question: &str, default: Option<&str>) -> anyhow::Result<String> {
         (_, "", Some(default)) => Ok(default.to_owned()),
         (_, answer, _) => Ok(answer.to_owned()),
     }
+}
+
+/// Asks for what nobody shall see.
+///
+/// # Errors
+/// Nobody answers.
+pub fn prompt_unseen(question: &str) -> anyhow::Result<Secret> {
+    use std::io::Write;
+    print!("{question}: ");
+    std::io::stdout().flush().ok();
+    let answer = terminal::read_unseen_line().context("no answer could be read")?;
+    Ok(Secret::new(answer.trim_end_matches(['\n', '\r'])))
 }
 
 /// Asks for yes or no.
@@ -279,6 +313,19 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
+    fn what_an_address_does_not_say_is_as_usual() {
+        for (url, endpoint, namespace) in [
+            ("etcd3://random.com:2399/custom", "random.com:2399", Some("/custom")),
+            ("etcd://test", "test:2379", None),
+            ("10.0.0.1:2379/", "10.0.0.1:2379", None),
+            ("//:2399", "localhost:2399", None),
+            ("etcd3://[::1]", "[::1]:2379", None),
+        ] {
+            assert_eq!(etcd_of(url), (endpoint.to_owned(), namespace.map(str::to_owned)), "{url}");
+        }
+    }
+
+    #[test]
     fn the_commands_are_patronis() {
         Tool::command().debug_assert();
         for line in [
@@ -291,7 +338,8 @@ mod tests {
             "patronictl -c f.yml -k list -e -t -f json a b",
             "patronictl flush batman a b restart --force",
             "patronictl flush batman switchover",
-            "patronictl query batman -c 'select 1' -r replica",
+            "patronictl edit-config batman",
+            "patronictl query batman -c 'select 1' -r standby -w 0.5",
             "patronictl version",
         ] {
             let words = crate::contract::methods::split_words(line);

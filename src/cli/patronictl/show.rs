@@ -255,7 +255,7 @@ impl Question {
 
     fn password(&self) -> anyhow::Result<Option<Secret>> {
         match self.how.password {
-            true => Ok(Some(Secret::new(super::prompt("Password", Some(""))?))),
+            true => super::prompt_unseen("Password").map(Some),
             false => Ok(std::env::var("PGPASSWORD").ok().map(Secret::new)),
         }
     }
@@ -281,7 +281,9 @@ impl Question {
         let (titles, rows) = answered.map_err(|error| anyhow::anyhow!(crate::sys::chain(&error)))?;
         let titles: Vec<&str> = titles.iter().map(String::as_str).collect();
         let answer = table::answer(&titles, &rows, self.how.format, &self.how.delimiter);
-        say!("{}", answer.trim_end());
+        if !answer.is_empty() {
+            say!("{}", answer.trim_end());
+        }
         Ok(())
     }
 }
