@@ -22,6 +22,7 @@ pub mod validate;
 pub mod demote_cluster;
 pub mod dsn;
 pub mod edit_config;
+pub mod editor;
 pub mod explain;
 pub mod failover;
 pub mod flush;

@@ -82,6 +82,15 @@ impl Exit {
     }
 }
 
+impl From<ExitStatus> for Exit {
+    fn from(status: ExitStatus) -> Exit {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Exit::Code(code),
+            (None, signal) => Exit::Signal(signal.unwrap_or(0)),
+        }
+    }
+}
+
 impl std::fmt::Display for Exit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -261,7 +270,10 @@ impl Program {
     /// It could not be started, or did not end within its limit. An exit status other than 0 is an [`Output`], not an error.
     pub fn run(&self) -> Result<Output, ProcessError> {
         let started = clock::now();
-        let mut child = self.command().spawn().map_err(|source| self.start_error(source))?;
+        let mut command = self.command();
+        command.stdin(if self.stdin.is_empty() { Stdio::null() } else { Stdio::piped() });
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let mut child = command.spawn().map_err(|source| self.start_error(source))?;
         let deadline = started + self.limit;
         self.hold(i32::try_from(child.id()).ok().map(Pid::from_raw));
         let talked = self.talk(&mut child, deadline);
@@ -274,10 +286,7 @@ impl Program {
                 return Err(ProcessError::Pipe { program: self.name(), source });
             }
         };
-        let exit = match (status.code(), status.signal()) {
-            (Some(code), _) => Exit::Code(code),
-            (None, signal) => Exit::Signal(signal.unwrap_or(0)),
-        };
+        let exit = Exit::from(status);
         Ok(Output { exit, stdout: stdout.take(), stderr: stderr.take(), took: clock::now().since(started) })
     }
 
@@ -291,6 +300,17 @@ impl Program {
             Ok(done) => done,
             Err(error) => Err(ProcessError::Pipe { program, source: std::io::Error::other(error) }),
         }
+    }
+
+    /// Runs a program with which a person works, an editor say: it has this process's terminal, input and output, and takes
+    /// as long as the person does.
+    ///
+    /// # Errors
+    /// It could not be started.
+    pub fn run_for_a_person(&self) -> Result<Exit, ProcessError> {
+        // In this process's group: a terminal stops a program that reads from it in a group of the background.
+        let status = self.command().status().map_err(|source| self.start_error(source))?;
+        Ok(Exit::from(status))
     }
 
     fn start_error(&self, source: std::io::Error) -> ProcessError {
@@ -325,8 +345,6 @@ impl Program {
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
-        command.stdin(if self.stdin.is_empty() { Stdio::null() } else { Stdio::piped() });
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         if let Some(identity) = self.identity.clone() {
             become_identity(&mut command, &identity);
         }

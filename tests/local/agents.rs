@@ -404,12 +404,18 @@ disk: {{warn: 'off'}}
 
     /// Runs the binary under the name of Patroni's tool, with the configuration of a member.
     pub fn patronictl(&self, name: &str, arguments: &[&str]) -> String {
-        let mut command = self.command(&self.binary);
-        command.arg0("patronictl").arg("-c").arg(self.config(name)).args(arguments);
-        let output = command.env("PGPASSWORD", "super").output().unwrap();
+        let output = self.as_patronictl(name, arguments).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
         text
+    }
+
+    /// Prepares the binary under the name of Patroni's tool.
+    pub fn as_patronictl(&self, name: &str, arguments: &[&str]) -> Command {
+        let mut command = self.command(&self.binary);
+        command.arg0("patronictl").arg("-c").arg(self.config(name)).args(arguments);
+        command.env("PGPASSWORD", "super");
+        command
     }
 
     pub fn log(&self, name: &str) -> String {

@@ -1,6 +1,7 @@
 //! Commands on a live cluster print what Patroni's own tool prints for it.
 
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 use crate::agents::{Agents, SLOW, within};
 use crate::patronictl;
@@ -9,6 +10,49 @@ use crate::patronictl;
 fn lists_are_those_of_patronictl() {
     let agents = Agents::start("");
     lists_agree(&agents);
+    a_person_edits_the_configuration(&agents);
+}
+
+/// Edits as a person does, with a program in the place of the editor and answers in the place of the keyboard.
+fn a_person_edits_the_configuration(agents: &Agents) {
+    let editor =
+        |file: &str, script: &str| agents.script(file, &format!("stat -c %a \"$1\" >&2\n{script}\n"));
+    let edit = |editor: &str, answers: &str| {
+        let mut command = agents.as_patronictl("a", &["edit-config", "demo"]);
+        let mut child = command
+            .env("EDITOR", editor)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(answers.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        (output.status.code(), text.concat())
+    };
+
+    // What cannot be read is shown with its place, and edited again from where it was left.
+    let clumsy = editor(
+        "clumsy",
+        "if grep -q '^ttl: 7$' \"$1\"; then sed -i 's/^  bad.*//' \"$1\"; else sed -i 's/^ttl: .*/ttl: 7\\n  bad: 1/' \"$1\"; fi",
+    );
+    let (code, text) = edit(&clumsy, "y\nn\n");
+    assert_eq!(code, Some(0), "{text}");
+    for part in
+        ["600\n", "demo-config.yaml:", "Edit it again?", "-ttl: 6\n", "+ttl: 7\n", "Apply these changes?"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("Configuration changed"), "nobody agreed: {text}");
+    let (code, text) = edit(&clumsy, "y\ny\n");
+    assert!(code == Some(0) && text.contains("Configuration changed"), "{text}");
+    within(SLOW, "it is the configuration", || agents.get("a", "/config")["ttl"] == 7);
+
+    let (code, text) = edit(&editor("idle", "true"), "");
+    assert!(code == Some(0) && text.contains("Not changed"), "{text}");
+    let (code, text) = edit(&editor("broken", "exit 3"), "");
+    assert!(code == Some(1) && text.contains("Editor exited with return code 3"), "{text}");
 }
 
 /// Waits until both tools print the same about a cluster.

@@ -1,19 +1,15 @@
 //! What the whole cluster shares: pause, the dynamic configuration, and all of it at its end.
 
-use std::io::Read;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use serde_json::{Map, Value};
+use anyhow::bail;
 
 use super::{Group, Place, ask, confirm, prompt};
 use crate::cli::cluster::say;
-use crate::cli::edit_config::{diff, read_value};
+use crate::cli::edit_config;
 use crate::cli::exit::Exit;
-use crate::contract::dynamic;
+use crate::ctl::list;
 use crate::ctl::table::Format;
-use crate::ctl::{config, list};
-use crate::sys::files;
 
 #[derive(Debug, clap::Args)]
 pub struct Pause {
@@ -26,27 +22,12 @@ pub struct Pause {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Edit {
+pub struct EditConfig {
     cluster_name: Option<String>,
     #[command(flatten)]
     _group: Group,
-    /// Do not show changes
-    #[arg(short, long)]
-    quiet: bool,
-    /// Set specific configuration value; may be repeated
-    #[arg(short = 's', long = "set", value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// Set specific PostgreSQL parameter value; may be repeated
-    #[arg(short = 'p', long = "pg", value_name = "PARAMETER=VALUE")]
-    pg: Vec<String>,
-    /// Apply configuration from file, - for standard input
-    #[arg(long, value_name = "FILE")]
-    apply: Option<String>,
-    /// Apply configuration from file, replacing what is there
-    #[arg(long, value_name = "FILE")]
-    replace: Option<String>,
-    #[arg(long)]
-    force: bool,
+    #[command(flatten)]
+    edit: edit_config::Edit,
 }
 
 #[derive(Debug, clap::Args)]
@@ -93,69 +74,9 @@ pub fn pause(place: &Place, args: &Pause, paused: bool) -> anyhow::Result<Exit> 
     })
 }
 
-pub fn edit(place: &Place, args: &Edit) -> anyhow::Result<Exit> {
-    let name = args.cluster_name.as_deref();
-    let runtime = crate::cli::runtime().context("the runtime could not be made")?;
-    let (before, revision) = runtime
-        .block_on(place.cluster(name)?.config())
-        .map_err(|error| anyhow::anyhow!(crate::sys::chain(&error)))?;
-    drop(runtime);
-    let after = edited(args, &before)?;
-    if before == after {
-        say!("Not changed");
-        return Ok(Exit::Ok);
-    }
-    if !args.quiet {
-        say!("{}", diff(&before, &after).trim_end());
-    }
-    if (args.apply.as_deref() == Some("-") || args.replace.as_deref() == Some("-")) && !args.force {
-        say!("Use --force option to apply changes");
-        return Ok(Exit::Ok);
-    }
-    if !args.force && !confirm("Apply these changes?")? {
-        return Ok(Exit::Ok);
-    }
-    let cluster = place.cluster(name)?;
-    ask(async {
-        cluster.write_config(&after, revision).await?;
-        say!("Configuration changed");
-        Ok(Exit::Ok)
-    })
-}
-
-fn edited(args: &Edit, before: &Map<String, Value>) -> anyhow::Result<Map<String, Value>> {
-    let mut after = before.clone();
-    if let Some(path) = &args.replace {
-        after = from_file(path)?;
-    } else if let Some(path) = &args.apply {
-        dynamic::patch(&mut after, &from_file(path)?);
-    }
-    for text in &args.set {
-        dynamic::patch(&mut after, &config::assignment(text, read_value)?);
-    }
-    for text in &args.pg {
-        let text = format!("postgresql.parameters.{text}");
-        dynamic::patch(&mut after, &config::assignment(&text, read_value)?);
-    }
-    let asked = args.replace.is_some() || args.apply.is_some() || !args.set.is_empty() || !args.pg.is_empty();
-    if !asked {
-        bail!("EDITOR is not used here: give --set, --pg, --apply or --replace");
-    }
-    Ok(after)
-}
-
-fn from_file(path: &str) -> anyhow::Result<Map<String, Value>> {
-    let mut text = String::new();
-    if path == "-" {
-        std::io::stdin().read_to_string(&mut text).context("standard input cannot be read")?;
-    } else {
-        let bytes = files::read(std::path::Path::new(path)).with_context(|| format!("cannot read {path}"))?;
-        text = String::from_utf8_lossy(&bytes).into_owned();
-    }
-    match read_value(&text) {
-        Value::Object(map) => Ok(map),
-        _ => bail!("{path} holds no mapping"),
-    }
+pub fn edit(place: &Place, args: &EditConfig) -> anyhow::Result<Exit> {
+    let agree = |question: &str| Ok((confirm(question)?, Exit::Ok));
+    args.edit.carry_out(place, args.cluster_name.as_deref(), agree)
 }
 
 pub fn remove(place: &Place, args: &Remove) -> anyhow::Result<Exit> {

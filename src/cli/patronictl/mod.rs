@@ -51,7 +51,7 @@ enum Command {
     /// Generate a dsn for the provided member, defaults to a dsn of the leader
     Dsn(show::Dsn),
     /// Edit cluster configuration
-    EditConfig(config::Edit),
+    EditConfig(config::EditConfig),
     /// Failover to a replica
     Failover(leader::Failover),
     /// Discard scheduled events
