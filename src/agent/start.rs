@@ -35,7 +35,7 @@ use crate::agent::view::Peers;
 use crate::agent::wake::{self, Signals};
 use crate::agent::{Agent, Ended, log};
 use crate::cluster::MemberName;
-use crate::contract::config::{Address, AgentConfig, CtlSection};
+use crate::contract::config::{AgentConfig, CtlSection, RestSection};
 use crate::contract::keys::Keys;
 use crate::etcd::mirror::Mirror;
 use crate::etcd::{Client, Config, TlsFiles};
@@ -256,7 +256,7 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
     };
     let upgrade = Upgrade::new(handed.is_some());
     let (listeners, scheduled) = handed.map_or_else(Default::default, |it| (it.listeners, it.scheduled));
-    let door = lane("rest")?.spawn(listen(api, config.restapi.listen.clone(), listeners));
+    let door = lane("rest")?.spawn(listen(api, config.restapi.clone(), listeners));
     let door = ended(door.await)?;
 
     let told = read.shown.reasons.get(me.as_str()).cloned().unwrap_or_default();
@@ -413,8 +413,11 @@ async fn first_read(
 
 /// Returns what the other members' REST API is asked with.
 pub(super) fn members_client(ctl: &CtlSection) -> Result<tls::Client, tls::TlsError> {
-    let CtlSection { authentication: _, insecure, cacert, certfile, keyfile } = ctl;
-    let files = ClientFiles::for_members(cacert.as_ref(), certfile.as_ref(), keyfile.as_ref(), *insecure);
+    let CtlSection { authentication: _, insecure, cacert, certfile, keyfile, keyfile_password } = ctl;
+    let files = ClientFiles {
+        key_password: keyfile_password.clone(),
+        ..ClientFiles::for_members(cacert.as_ref(), certfile.as_ref(), keyfile.as_ref(), *insecure)
+    };
     tls::Client::load(&files)
 }
 
@@ -432,9 +435,10 @@ async fn refuse_taken_name(me: &MemberName, read: &DcsRead, tls: &tls::Client) -
 
 async fn listen(
     api: Api,
-    address: Address,
+    section: RestSection,
     handed: Vec<(SocketAddr, TcpListener)>,
 ) -> Result<Door, StartError> {
+    let address = section.listen;
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for host in address.host.split(',').map(str::trim) {
         match host {
@@ -442,7 +446,7 @@ async fn listen(
             host => addresses.extend(names::resolve(host, address.port).await?.into_iter().take(1)),
         }
     }
-    api::serve(api, &addresses, handed)
+    api::serve(api, &addresses, section.request_queue_size, handed)
         .await
         .map_err(|source| StartError::Listen { address: address.to_string(), source })
 }

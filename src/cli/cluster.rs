@@ -165,12 +165,15 @@ pub fn address_of(path: &Path, text: &str, endpoint: Option<&str>) -> anyhow::Re
         },
         namespace: config.namespace,
         scope: config.scope.unwrap_or_default(),
-        rest_tls: ClientFiles::for_members(
-            config.ctl.cacert.as_ref(),
-            config.ctl.certfile.as_ref(),
-            config.ctl.keyfile.as_ref(),
-            config.ctl.insecure,
-        ),
+        rest_tls: ClientFiles {
+            key_password: config.ctl.keyfile_password,
+            ..ClientFiles::for_members(
+                config.ctl.cacert.as_ref(),
+                config.ctl.certfile.as_ref(),
+                config.ctl.keyfile.as_ref(),
+                config.ctl.insecure,
+            )
+        },
         rest: config.ctl.authentication,
     })
 }

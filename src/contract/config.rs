@@ -23,6 +23,9 @@ pub struct Credentials {
     pub options: Vec<(String, String)>,
 }
 
+/// More clients than this do not wait at one socket.
+const REQUESTS_QUEUED_MAX: u16 = 4096;
+
 /// The keywords of libpq that the user of a connection may have.
 const CONNECTION_OPTIONS: [&str; 10] = [
     "sslmode",
@@ -80,6 +83,9 @@ pub struct RestSection {
     pub allowlist_include_members: bool,
     /// Headers of every answer.
     pub headers: Vec<(String, String)>,
+    pub server_tokens: ServerTokens,
+    /// How many clients may wait to be let in; None: as many as is usual.
+    pub request_queue_size: Option<u16>,
 }
 
 impl RestSection {
@@ -94,11 +100,23 @@ impl RestSection {
     }
 }
 
+/// What an answer says of the program in its header `Server`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ServerTokens {
+    /// Nothing: only Patroni has the words of its HTTP library here.
+    #[default]
+    Original,
+    /// Name and version.
+    Minimal,
+    ProductOnly,
+}
+
 /// The certificates of the REST API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestTls {
     pub certfile: PathBuf,
     pub keyfile: Option<PathBuf>,
+    pub keyfile_password: Option<Secret>,
     pub cafile: Option<PathBuf>,
     pub ciphers: Option<String>,
     pub verify_client: VerifyClient,
@@ -123,6 +141,7 @@ pub struct CtlSection {
     pub cacert: Option<PathBuf>,
     pub certfile: Option<PathBuf>,
     pub keyfile: Option<PathBuf>,
+    pub keyfile_password: Option<Secret>,
 }
 
 /// Postgres of this member.
@@ -355,6 +374,7 @@ impl Reader {
         let tls = self.path("restapi.certfile").map(|certfile| RestTls {
             certfile,
             keyfile: self.path("restapi.keyfile"),
+            keyfile_password: self.text("restapi.keyfile_password").map(Secret::new),
             cafile: self.path("restapi.cafile"),
             ciphers: self.text("restapi.ciphers"),
             verify_client: self.verify_client(),
@@ -377,7 +397,37 @@ impl Reader {
                 .and_then(boolean)
                 .unwrap_or(false),
             headers,
+            server_tokens: self.server_tokens(),
+            request_queue_size: self.request_queue_size(),
         })
+    }
+
+    /// Reads the word; one that means nothing hides nothing, as with Patroni, and is told.
+    fn server_tokens(&mut self) -> ServerTokens {
+        let path = "restapi.server_tokens";
+        match self.text(path).unwrap_or_default().to_ascii_lowercase().as_str() {
+            "" | "original" => ServerTokens::Original,
+            "minimal" => ServerTokens::Minimal,
+            "productonly" => ServerTokens::ProductOnly,
+            other => {
+                let message = format!("`{path}: {other}` is not Original, Minimal or ProductOnly");
+                let span = self.span(path);
+                self.diagnostics.push(Diagnostic::warning("server-tokens", message).at(span));
+                ServerTokens::Original
+            }
+        }
+    }
+
+    fn request_queue_size(&mut self) -> Option<u16> {
+        let path = "restapi.request_queue_size";
+        let text = self.text(path)?;
+        let size = text.parse().ok().filter(|size| *size <= REQUESTS_QUEUED_MAX);
+        if size.is_none() {
+            let message = format!("`{path}: {text}` is no number from 0 to {REQUESTS_QUEUED_MAX}");
+            let span = self.span(path);
+            self.diagnostics.push(Diagnostic::error("request-queue-size", message).at(span));
+        }
+        size
     }
 
     fn guard_fences(&mut self) -> bool {
@@ -442,6 +492,7 @@ impl Reader {
             cacert: self.path("ctl.cacert").or_else(|| self.path("restapi.cafile")),
             certfile: self.path("ctl.certfile"),
             keyfile: self.path("ctl.keyfile"),
+            keyfile_password: self.text("ctl.keyfile_password").map(Secret::new),
         }
     }
 
@@ -735,6 +786,35 @@ tags: {nofailover: false}
         );
         assert!(none.is_none());
         assert_eq!(diagnostics.sorted().first().map(|d| d.code), Some("disk-share"));
+    }
+
+    #[test]
+    fn words_and_numbers_of_the_rest_api_are_checked_and_passwords_are_not_shown() {
+        let with =
+            |more: &str| {
+                parse(&FILE.replace(
+                    "restapi: {",
+                    &format!("ctl: {{keyfile_password: word-1}}\nrestapi: {{{more}, "),
+                ))
+            };
+
+        let (config, diagnostics) =
+            with("certfile: /c, keyfile_password: word-2, server_tokens: Minimal, request_queue_size: 20");
+        assert!(diagnostics.is_empty(), "{diagnostics:?}");
+        let config = config.unwrap();
+        assert_eq!(config.restapi.server_tokens, ServerTokens::Minimal);
+        assert_eq!(config.restapi.request_queue_size, Some(20));
+        assert_eq!(config.ctl.keyfile_password, Some(Secret::new("word-1")));
+        let tls = config.restapi.tls.clone().unwrap();
+        assert_eq!(tls.keyfile_password, Some(Secret::new("word-2")));
+        assert!(!format!("{:?}{:?}", config.restapi, config.ctl).contains("word-"));
+
+        let (config, diagnostics) = with("server_tokens: full");
+        assert_eq!(diagnostics.sorted().first().map(|d| d.code), Some("server-tokens"));
+        assert_eq!(config.unwrap().restapi.server_tokens, ServerTokens::Original);
+        let (none, diagnostics) = with("request_queue_size: 5000");
+        assert!(none.is_none());
+        assert_eq!(diagnostics.sorted().first().map(|d| d.code), Some("request-queue-size"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 
+use crate::sys::secret::Secret;
 use crate::sys::tls::{Check, Client, ClientFiles, ClientStream, TlsError};
 
 /// What the keywords say.
@@ -52,7 +53,13 @@ impl Connector {
             Some("require") if anchors.is_some() => Check::Chain,
             Some(_) | None => Check::Nothing,
         };
-        let files = ClientFiles { anchors, certificate: file("sslcert"), key: file("sslkey"), check };
+        let files = ClientFiles {
+            anchors,
+            certificate: file("sslcert"),
+            key: file("sslkey"),
+            key_password: value(options, "sslpassword").map(Secret::new),
+            check,
+        };
         Client::load(&files).map(Connector)
     }
 }

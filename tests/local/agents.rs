@@ -21,6 +21,9 @@ use crate::programs;
 /// Names 127.0.0.1, and is an authority.
 const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/sys/tls/fixtures/self-signed-ca.pem");
 
+/// The same with its key encrypted by the password `open sesame`.
+const SEALED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/sys/tls/fixtures/encrypted-ca.pem");
+
 pub const BIN_DIR: &str = "/usr/lib/postgresql/15/bin";
 
 pub const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -73,6 +76,12 @@ impl Agents {
         within(SLOW, "the first agent makes the cluster", || self.status("a", "/primary") == Some(200));
         self.start_agent("b");
         self.start_agent("c");
+        self.settle();
+        self
+    }
+
+    /// Waits until two members follow the third one, and say so where commands look.
+    pub fn settle(&self) {
         within(SLOW, "two replicas stream", || self.streaming() == 2);
         // Members answer from memory; commands read what they have written to etcd.
         within(SLOW, "two replicas have said so", || {
@@ -80,7 +89,6 @@ impl Agents {
             let members = cluster["members"].as_array().into_iter().flatten();
             members.filter(|member| member["state"] == "streaming").count() == 2
         });
-        self
     }
 
     /// Starts etcd, and writes the configuration of three agents that are not started yet.
@@ -112,6 +120,7 @@ impl Agents {
         }
         let etcd = start_etcd(&root, &user, base_port);
         std::fs::copy(CERTIFICATE, root.join("pair.pem")).unwrap();
+        std::fs::copy(SEALED, root.join("sealed.pem")).unwrap();
         let device = watched.then(|| Device::make(&root.join("a/device"), &user));
         let agents =
             Agents { folder, root, user, binary, base_port, encrypted, device, etcd, agents: Vec::new() };
@@ -140,9 +149,11 @@ impl Agents {
         let (rest, postgres) = (self.rest_port(name), self.postgres_port(name));
         let pair = self.pair().display().to_string();
         let (server, client) = if self.encrypted {
+            let sealed =
+                format!("certfile: {}/sealed.pem, keyfile_password: open sesame", self.root.display());
             (
-                format!("\n  certfile: {pair}\n  cafile: {pair}\n  verify_client: required"),
-                format!("ctl: {{cacert: {pair}, certfile: {pair}}}\n"),
+                format!("\n  {}\n  cafile: {pair}\n  verify_client: required", sealed.replace(", ", "\n  ")),
+                format!("ctl: {{cacert: {pair}, {sealed}}}\n"),
             )
         } else {
             (String::new(), String::new())
@@ -252,6 +263,16 @@ disk: {{warn: 'off'}}
 
     pub fn signal_agent(&self, name: &str, signal: Signal) {
         kill(self.agent_pid(name), signal).unwrap();
+    }
+
+    /// Stops a process where it is, and waits until it does nothing any more.
+    pub fn freeze(&self, process: Pid) {
+        kill(process, Signal::SIGSTOP).unwrap();
+        let threads = || std::fs::read_dir(format!("/proc/{process}/task")).unwrap().flatten();
+        let stopped = |stat: String| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'));
+        within(SLOW, "all of its threads stand still", || {
+            threads().all(|thread| std::fs::read_to_string(thread.path().join("stat")).is_ok_and(stopped))
+        });
     }
 
     /// Ends the agent, or Patroni, and Postgres with it.

@@ -10,8 +10,8 @@ use ipnet::IpNet;
 
 use crate::agent::api::commands::Answer;
 use crate::cluster::MemberName;
-use crate::contract::config::{Credentials, RestSection, VerifyClient};
-use crate::contract::member::MemberDocument;
+use crate::contract::config::{Credentials, RestSection, ServerTokens, VerifyClient};
+use crate::contract::member::{MemberDocument, SPOKEN_VERSION};
 use crate::sys::names;
 use crate::sys::tls::{self, TlsError};
 
@@ -53,6 +53,7 @@ impl Access {
             access.tls = Some(tls::Server::load(&tls::ServerFiles {
                 certificate: files.certfile.clone(),
                 key: files.keyfile.clone(),
+                key_password: files.keyfile_password.clone(),
                 anchors: files.cafile.clone(),
                 ask: match files.verify_client {
                     VerifyClient::None => tls::Ask::Nobody,
@@ -68,6 +69,13 @@ impl Access {
                 Err(why) => tracing::error!(entry, why, "an entry of restapi.allowlist is left out"),
             }
         }
+        let server = match section.server_tokens {
+            ServerTokens::Original => None,
+            ServerTokens::Minimal => Some(format!("Patroni/{SPOKEN_VERSION}")),
+            ServerTokens::ProductOnly => Some("Patroni".to_owned()),
+        };
+        let server = server.and_then(|text| HeaderValue::try_from(text).ok());
+        access.headers.extend(server.map(|value| (header::SERVER, value)));
         for (name, value) in &section.headers {
             match (HeaderName::try_from(name), HeaderValue::try_from(value)) {
                 (Ok(name), Ok(value)) => access.headers.push((name, value)),
@@ -181,6 +189,32 @@ mod tests {
         assert_eq!(status(&access, asker("192.168.7.7", true), Some("Basic YTpj")).await, Some(401));
         assert_eq!(status(&access, asker("::ffff:192.168.7.7", true), right).await, None);
         assert_eq!(status(&access, asker("10.0.0.9", true), right).await, None);
+    }
+
+    #[tokio::test]
+    async fn answers_name_the_program_as_far_as_the_configuration_says() {
+        let address = || crate::contract::config::Address { host: "127.0.0.1".to_owned(), port: 8008 };
+        let mut section = RestSection {
+            listen: address(),
+            connect_address: address(),
+            authentication: None,
+            tls: None,
+            allowlist: Vec::new(),
+            allowlist_include_members: false,
+            headers: vec![("X-Rack".to_owned(), "7".to_owned())],
+            server_tokens: ServerTokens::Original,
+            request_queue_size: None,
+        };
+        for (words, wanted) in [
+            (ServerTokens::Original, None),
+            (ServerTokens::Minimal, Some("Patroni/4.1.4")),
+            (ServerTokens::ProductOnly, Some("Patroni")),
+        ] {
+            section.server_tokens = words;
+            let headers: HeaderMap = Access::of(&section).await.unwrap().headers.into_iter().collect();
+            assert_eq!(headers.get(header::SERVER).map(|value| value.to_str().unwrap()), wanted);
+            assert!(headers.contains_key("x-rack"));
+        }
     }
 
     #[tokio::test]

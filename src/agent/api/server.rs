@@ -10,6 +10,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::sys::socket::Backlog;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
@@ -57,13 +58,15 @@ impl Door {
     }
 }
 
-/// Serves until the process ends, through listeners that were handed over where they are of these addresses.
+/// Serves until the process ends, through listeners that were handed over where they are of these addresses. `queued` is
+/// how many clients may wait to be let in.
 ///
 /// # Errors
 /// An address cannot be bound.
 pub async fn serve(
     api: Api,
     addresses: &[SocketAddr],
+    queued: Option<u16>,
     mut handed: Vec<(SocketAddr, std::net::TcpListener)>,
 ) -> std::io::Result<Door> {
     let api = Arc::new(api);
@@ -82,11 +85,20 @@ pub async fn serve(
             Some(listener) => TcpListener::from_std(listener)?,
             None => TcpListener::bind(address).await?,
         };
+        queue(&listener, queued)?;
         let listener = Arc::new(listener);
         tokio::spawn(accept(listener.clone(), api.clone(), door.clone(), taken_over));
         listeners.push(listener);
     }
     Ok(Door { listeners, shut })
+}
+
+/// Sets how many clients may wait at a socket that listens already; Linux lets one more wait.
+fn queue(listener: &TcpListener, queued: Option<u16>) -> std::io::Result<()> {
+    if let Some(queued) = queued {
+        nix::sys::socket::listen(listener, Backlog::new(i32::from(queued))?)?;
+    }
+    Ok(())
 }
 
 async fn accept(
@@ -181,5 +193,30 @@ where
     };
     if let Err(error) = served {
         tracing::debug!(address = %asker.address, %error, "a connection to the REST API ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn clients_wait_in_a_queue_of_the_configured_size() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        queue(&listener, Some(1)).unwrap();
+        let address = listener.local_addr().unwrap();
+
+        let mut waiting = Vec::new();
+        let refused = loop {
+            let begun = tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await;
+            match begun {
+                Ok(stream) => waiting.push(stream.unwrap()),
+                Err(elapsed) => break elapsed,
+            }
+        };
+        assert_eq!(waiting.len(), 2, "{refused}");
+
+        queue(&listener, None).unwrap();
+        assert!(queue(&listener, Some(u16::MAX)).is_err());
     }
 }

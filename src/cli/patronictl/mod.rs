@@ -178,9 +178,11 @@ fn configured(file: Option<&Path>, url: Option<&str>, insecure: bool) -> anyhow:
         address.namespace = namespace;
     }
     if insecure {
-        let ClientFiles { anchors, certificate, key, check: _ } = &address.rest_tls;
-        address.rest_tls =
-            ClientFiles::for_members(anchors.as_ref(), certificate.as_ref(), key.as_ref(), true);
+        let ClientFiles { anchors, certificate, key, key_password, check: _ } = address.rest_tls;
+        address.rest_tls = ClientFiles {
+            key_password,
+            ..ClientFiles::for_members(anchors.as_ref(), certificate.as_ref(), key.as_ref(), true)
+        };
     }
     Ok(address)
 }

@@ -1,6 +1,7 @@
 //! TLS for both ends of a connection, from PEM files. Every certificate is read when a [`Client`] or [`Server`] is made,
 //! so making one anew is how a changed file comes into force.
 
+mod key;
 mod verify;
 
 use std::net::IpAddr;
@@ -8,9 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CipherSuite, RootCertStore};
 use tokio::net::TcpStream;
+
+use self::key::private_key;
+use crate::sys::secret::Secret;
 
 /// Where systems keep the authorities that everybody trusts.
 const SYSTEM_ANCHORS: [&str; 3] =
@@ -33,8 +37,20 @@ pub enum TlsError {
     },
     #[error("{path} holds no certificate in PEM form")]
     NoCertificate { path: PathBuf },
-    #[error("{path} holds no private key in PEM form; an encrypted key must be decrypted first")]
+    #[error("{path} holds no private key in PEM form")]
     NoKey { path: PathBuf },
+    #[error("{path} holds an encrypted private key, and no password of it is configured")]
+    NoPassword { path: PathBuf },
+    #[error("the configured password does not open the private key in {path}")]
+    Decrypt {
+        path: PathBuf,
+        #[source]
+        source: pkcs8::Error,
+    },
+    #[error(
+        "the private key in {path} is encrypted in OpenSSL's old form, which is not read here; write it anew: openssl pkcs8 -topk8 -in {path} -out NEW_FILE"
+    )]
+    TraditionalKey { path: PathBuf },
     #[error("no file with this system's authorities is found; name one")]
     NoAnchors,
     #[error("the certificates cannot be used")]
@@ -62,6 +78,8 @@ pub struct ClientFiles {
     /// The certificate to show; its key may be in the same file.
     pub certificate: Option<PathBuf>,
     pub key: Option<PathBuf>,
+    /// Of a key that is encrypted.
+    pub key_password: Option<Secret>,
     pub check: Check,
 }
 
@@ -79,7 +97,13 @@ impl ClientFiles {
             (true, Some(_), Some(_)) => Check::Chain,
             (true, _, _) => Check::Nothing,
         };
-        ClientFiles { anchors: anchors.cloned(), certificate: certificate.cloned(), key: key.cloned(), check }
+        ClientFiles {
+            anchors: anchors.cloned(),
+            certificate: certificate.cloned(),
+            key: key.cloned(),
+            key_password: None,
+            check,
+        }
     }
 }
 
@@ -111,7 +135,7 @@ impl Client {
         let config = match &files.certificate {
             None => builder.with_no_client_auth(),
             Some(path) => {
-                let key = private_key(files.key.as_ref().unwrap_or(path))?;
+                let key = private_key(files.key.as_ref().unwrap_or(path), files.key_password.as_ref())?;
                 builder.with_client_auth_cert(certificates(path)?, key).map_err(TlsError::Unusable)?
             }
         };
@@ -151,6 +175,8 @@ pub struct ServerFiles {
     /// The certificate and what leads to its authority; the key may be in the same file.
     pub certificate: PathBuf,
     pub key: Option<PathBuf>,
+    /// Of a key that is encrypted.
+    pub key_password: Option<Secret>,
     /// The authorities of clients' certificates; None: this system's.
     pub anchors: Option<PathBuf>,
     pub ask: Ask,
@@ -192,7 +218,7 @@ impl Server {
                 )?)
             }
         };
-        let key = private_key(files.key.as_ref().unwrap_or(&files.certificate))?;
+        let key = private_key(files.key.as_ref().unwrap_or(&files.certificate), files.key_password.as_ref())?;
         let config =
             builder.with_single_cert(certificates(&files.certificate)?, key).map_err(TlsError::Unusable)?;
         Ok(Server { config: Arc::new(config) })
@@ -217,10 +243,6 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let pem = read(path)?;
     let found: Vec<_> = CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).collect();
     if found.is_empty() { Err(TlsError::NoCertificate { path: path.to_owned() }) } else { Ok(found) }
-}
-
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|_| TlsError::NoKey { path: path.to_owned() })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
@@ -339,6 +361,7 @@ mod tests {
             anchors: Some(anchors.to_owned()),
             certificate: certificate.map(Path::to_owned),
             key: None,
+            key_password: None,
             check,
         }
     }
