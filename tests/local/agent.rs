@@ -8,12 +8,18 @@ use nix::sys::signal::Signal;
 use crate::agents::{Agents, NAMES, SLOW, within};
 use crate::sshd::turn;
 
-/// ttl 6, an election and a promotion, on a busy machine.
-const FAILOVER: Duration = Duration::from_secs(6 + 10);
+/// A ttl of up to 12, an election and a promotion, on a busy machine.
+const FAILOVER: Duration = Duration::from_secs(12 + 20);
+
+/// Longer than `retry_timeout`, and less than half a lease of 12 s.
+const STALL: Duration = Duration::from_secs(5);
 
 #[test]
 fn an_agent_that_was_killed_goes_on_and_a_host_that_died_comes_back_by_rewind() {
-    let mut agents = Agents::start("");
+    // The next agent must be there, and etcd answer, while the lease lasts: with a ttl of 6 a busy machine is too slow.
+    let agents = Agents::prepare("", false);
+    agents.edit_config("a", "ttl: 6", "ttl: 12");
+    let mut agents = agents.run();
     assert!(agents.sql("a", "CREATE TABLE t (id int)").is_some());
 
     let postmaster = agents.postmaster("a");
@@ -24,7 +30,7 @@ fn an_agent_that_was_killed_goes_on_and_a_host_that_died_comes_back_by_rewind() 
     assert!(agents.log("a").contains("leading=true"), "{}", agents.log("a"));
 
     agents.freeze_etcd();
-    std::thread::sleep(Duration::from_millis(2_500));
+    std::thread::sleep(STALL);
     agents.thaw_etcd();
     assert!(agents.sql("a", "INSERT INTO t VALUES (1)").is_some(), "a stall of etcd costs nothing");
     assert_eq!(agents.postmaster("a"), postmaster);
@@ -47,7 +53,7 @@ fn a_stopped_agent_acknowledges_nothing_after_its_deadline() {
     let agents = Agents::start("");
     assert!(agents.sql("a", "CREATE TABLE t (id int)").is_some());
 
-    agents.signal_agent("a", Signal::SIGSTOP);
+    agents.freeze(agents.agent_pid("a"));
     // A session that was open before goes on committing for as long as it is let.
     within(FAILOVER, "another member leads", || {
         NAMES[1..].iter().any(|n| agents.status(n, "/primary") == Some(200))
