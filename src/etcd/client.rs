@@ -3,12 +3,13 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use super::error::{Attempt, EtcdError};
 use super::node::{Endpoint, Node};
@@ -148,7 +149,8 @@ pub struct Client {
 struct Inner {
     config: Config,
     nodes: Vec<Arc<Node>>,
-    preferred: AtomicUsize,
+    /// The number of the endpoint that calls begin with; told when it changes, so that a watch moves with the calls.
+    preferred: watch::Sender<usize>,
     seen: Seen,
 }
 
@@ -163,7 +165,7 @@ impl Client {
             .map(|text| Arc::new(Node::new(Endpoint::parse(text, &config.protocol), home.clone())))
             .collect();
         Client {
-            inner: Arc::new(Inner { config, nodes, preferred: AtomicUsize::new(0), seen: Seen::default() }),
+            inner: Arc::new(Inner { config, nodes, preferred: watch::Sender::new(0), seen: Seen::default() }),
         }
     }
 
@@ -179,7 +181,7 @@ impl Client {
 
     /// Makes the next calls begin with another endpoint than the one preferred at present.
     fn prefer_next(&self) {
-        self.inner.preferred.fetch_add(1, Ordering::Relaxed);
+        self.inner.preferred.send_modify(|index| *index = (*index + 1) % self.inner.nodes.len().max(1));
     }
 
     /// Reads one key, linearizably. `Ok(None)` says that it does not exist.
@@ -323,6 +325,11 @@ impl Client {
     pub async fn warm_up(&self) {
         let inner = &self.inner;
         futures_util::future::join_all(inner.nodes.iter().map(|node| node.connect(&inner.config))).await;
+    }
+
+    /// Returns the number of the endpoint that calls begin with, and is told when that changes.
+    pub(super) fn preferred(&self) -> watch::Receiver<usize> {
+        self.inner.preferred.subscribe()
     }
 
     pub(super) fn endpoints(&self) -> usize {
@@ -505,13 +512,14 @@ impl Client {
 
     fn order(&self) -> impl Iterator<Item = &Arc<Node>> {
         let nodes = &self.inner.nodes;
-        let first = self.inner.preferred.load(Ordering::Relaxed) % nodes.len().max(1);
+        let first = *self.inner.preferred.borrow();
         nodes.iter().cycle().skip(first).take(nodes.len())
     }
 
     fn prefer(&self, node: &Arc<Node>) {
         if let Some(index) = self.inner.nodes.iter().position(|other| Arc::ptr_eq(other, node)) {
-            self.inner.preferred.store(index, Ordering::Relaxed);
+            let news = |preferred: &mut usize| std::mem::replace(preferred, index) != index;
+            self.inner.preferred.send_if_modified(news);
         }
     }
 }

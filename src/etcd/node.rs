@@ -13,11 +13,12 @@ use crate::sys::{chain, names};
 /// Longest wait for a TCP connection to one address.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
-/// A connection with a request or a watch on it is probed this often.
+/// A connection with a request or a watch on it is probed this often, if nothing comes over it.
 ///
-/// A watch on a stopped or vanished endpoint hears nothing at all otherwise. Connections that only wait to be needed
-/// are not probed: a call on one that is dead is hedged.
-const PROBE: Duration = Duration::from_secs(10);
+/// A watch on a stopped or vanished endpoint hears nothing at all otherwise. An agent's lease is renewed over the same
+/// connection more often than that, and its watch moves with the calls; at rest, a probe at that pace would be a fifth of
+/// what the agent does. Connections that only wait to be needed are not probed: a call on one that is dead is hedged.
+const PROBE: Duration = Duration::from_secs(30);
 
 /// A probe unanswered for so long ends the connection.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);

@@ -28,7 +28,8 @@ pub enum Change {
 
 /// Watches all keys that begin with `prefix` until the receiver is dropped.
 ///
-/// The first message is always [`Change::Gap`]; what happens after it is told.
+/// The first message is always [`Change::Gap`]; what happens after it is told. It is at the endpoint that calls are
+/// answered by, so that one that is silent is left as soon as a call has gone around it.
 pub fn watch(client: &Client, prefix: &str) -> mpsc::Receiver<Change> {
     let (sender, receiver) = mpsc::channel(BACKLOG);
     let client = client.clone();
@@ -38,21 +39,33 @@ pub fn watch(client: &Client, prefix: &str) -> mpsc::Receiver<Change> {
 }
 
 async fn follow(client: &Client, prefix: &str, sender: &mpsc::Sender<Change>) {
+    let mut preferred = client.preferred();
     let mut pause = PAUSE_MIN;
     let mut next_revision = 0;
-    for attempt in 0.. {
+    // How far it is from the endpoint that is preferred, because those between failed.
+    let mut offset = 0;
+    loop {
+        let index = *preferred.borrow_and_update();
         let opened = client
-            .at(attempt, |mut client| async move {
+            .at(index + offset, |mut client| async move {
                 let options =
                     etcd_client::WatchOptions::new().with_prefix().with_start_revision(next_revision);
                 client.watch(prefix, Some(options)).await
             })
             .await;
+        offset += 1;
         if let (_, Ok(mut stream)) = opened {
-            while let Ok(Some(message)) = tokio::select! {
-                message = stream.message() => message,
-                () = sender.closed() => return,
-            } {
+            loop {
+                let message = tokio::select! {
+                    message = stream.message() => message,
+                    // The client, and the sender with it, lives as long as this task.
+                    _ = preferred.changed() => {
+                        offset = 0;
+                        break;
+                    }
+                    () = sender.closed() => return,
+                };
+                let Ok(Some(message)) = message else { break };
                 if message.created() && sender.send(Change::Gap).await.is_err() {
                     return;
                 }
