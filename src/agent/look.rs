@@ -35,6 +35,10 @@ const GUARD_LIMIT: Duration = Duration::from_secs(2);
 /// How long etcd is waited for while it is silent and something is on its way here.
 const SILENT_LIMIT: Duration = Duration::from_millis(300);
 
+/// A look for which nothing has happened takes the guard's word of so long ago: a guard that is gone is noticed at once,
+/// and one that hangs is in the way of nothing before something happens.
+const GUARD_WORD: Duration = Duration::from_secs(30);
+
 /// At most so many looks go by, at `loop_wait` each, before etcd is read again though nothing happens.
 const SPARED_LOOKS: u32 = 30;
 
@@ -273,7 +277,11 @@ impl Agent {
     }
 
     async fn guard_status(&mut self) -> Option<Status> {
-        let status = self.gate.status().await;
+        let known = if self.called || self.hurried { None } else { self.gate.recent(GUARD_WORD) };
+        let status = match known {
+            Some(status) => Some(status),
+            None => self.gate.status().await,
+        };
         let Some(status) = status else {
             self.watchdog_told = None;
             if let Some(program) = &self.guard_program {

@@ -151,6 +151,8 @@ struct Agent {
     warned_of_solitude: bool,
     /// The last decision wants to look again soon.
     hurried: bool,
+    /// This look is made because something has happened or was asked for.
+    called: bool,
     /// This member's word, and what this leader got of the others'.
     promises: Promises,
     lead: Option<Promised>,
@@ -189,9 +191,14 @@ impl Agent {
             self.hurried = again.since(clock::now()) < HURRY;
             let done = clock::now();
             tokio::select! {
-                () = alarm::until(again.min(done + self.until_scheduled())) => {}
-                () = self.wake.notified() => {}
-                ask = self.asks.recv() => if let Some(ask) = ask { self.take(ask) },
+                () = alarm::until(again.min(done + self.until_scheduled())) => self.called = false,
+                () = self.wake.notified() => self.called = true,
+                ask = self.asks.recv() => {
+                    self.called = true;
+                    if let Some(ask) = ask {
+                        self.take(ask);
+                    }
+                }
             }
             alarm::until(done + BREATH).await;
         }
@@ -202,7 +209,18 @@ impl Agent {
         let mut outcomes = Vec::with_capacity(decision.actions.len());
         let mut ended = None;
         let mut failed = false;
-        for action in &decision.actions {
+        let mut actions = decision.actions.as_slice();
+        while let Some((action, rest)) = actions.split_first() {
+            actions = rest;
+            if !failed
+                && let Some((second, rest)) = rest.split_first()
+                && let Some(verdict) = self.both(action, second, looked).await
+            {
+                failed = verdict != Verdict::Done;
+                outcomes.extend([action, second].map(|action| Outcome { deed: action.deed(), verdict }));
+                actions = rest;
+                continue;
+            }
             let deed = action.deed();
             let verdict = if failed { Verdict::Skipped } else { self.one(action, looked, &mut ended).await };
             // A callback or an answer that fails keeps nobody from what comes next.
@@ -210,6 +228,13 @@ impl Agent {
             outcomes.push(Outcome { deed, verdict });
         }
         (outcomes, ended)
+    }
+
+    /// Carries out two actions as one where that spares a request.
+    async fn both(&self, first: &Action, second: &Action, looked: &Looked) -> Option<Verdict> {
+        let particulars = self.particulars(looked);
+        let ground = Ground { read: Some(&self.read), particulars: &particulars, config: &self.dynamic };
+        self.dcs.both(first, second, &ground).await
     }
 
     async fn one(&mut self, action: &Action, looked: &Looked, ended: &mut Option<Ended>) -> Verdict {

@@ -293,6 +293,7 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
         watchdog_told: None,
         warned_of_solitude: false,
         hurried: false,
+        called: true,
         promises,
         lead: None,
         lead_slots: BTreeMap::new(),

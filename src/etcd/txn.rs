@@ -83,6 +83,14 @@ impl Txn {
         self.writes.push(write);
         self
     }
+
+    /// Joins two that write different keys: both happen or neither.
+    #[must_use]
+    pub fn and(mut self, other: Txn) -> Txn {
+        self.compares.extend(other.compares);
+        self.writes.extend(other.writes);
+        self
+    }
 }
 
 /// How a transaction that was answered ended.

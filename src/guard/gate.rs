@@ -18,7 +18,9 @@ const CLOSE_LOOK: Duration = Duration::from_millis(50);
 const KILL_LOOK: Duration = Duration::from_millis(10);
 
 /// Time between two looks at any other moment, where the kernel tells when the files change, and where it does not.
-pub(super) const CALM_LOOK: Duration = Duration::from_millis(3_000);
+///
+/// An agent asks or arms at least as often as the first, and each ask is a look: this one is for when nobody asks.
+pub(super) const CALM_LOOK: Duration = Duration::from_secs(12);
 pub(super) const BLIND_LOOK: Duration = Duration::from_millis(1_000);
 
 /// What was promised about the lease.

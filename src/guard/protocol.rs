@@ -277,13 +277,16 @@ pub struct Status {
 impl Status {
     /// Tells whether `self` differs from `earlier` in something that an agent should look at.
     pub fn differs_from(&self, earlier: &Status) -> bool {
-        let Status { version: _, pid: _, now: _, gate, server, last_exit, stage, nobody_left, .. } = self;
+        let Status {
+            version: _, pid: _, now: _, gate, server, last_exit, stage, nobody_left, watchdog, ..
+        } = self;
         let kind = |gate: &Gate| matches!(gate, Gate::Armed { .. } | Gate::Released);
         kind(gate) != kind(&earlier.gate)
             || *server != earlier.server
             || *last_exit != earlier.last_exit
             || *stage != earlier.stage
             || *nobody_left != earlier.nobody_left
+            || watchdog.problem != earlier.watchdog.problem
     }
 }
 

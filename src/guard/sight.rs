@@ -77,7 +77,7 @@ impl DataDir {
         self.standby_signal.exists() || self.recovery_signal.exists()
     }
 
-    /// Asks to be told of changes. Repeated at each calm look: a copy or initdb puts other files there.
+    /// Asks to be told of changes. Repeated at each look: a copy or initdb puts other files there.
     pub(super) fn watch(&self) {
         let there = self.control.metadata().ok().map(|meta| meta.ino());
         if there.is_some() && self.watched.get() == there {
@@ -86,11 +86,13 @@ impl DataDir {
         let names = AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_DELETE
             | AddWatchFlags::IN_MOVED_TO
-            | AddWatchFlags::IN_MOVED_FROM;
+            | AddWatchFlags::IN_MOVED_FROM
+            | AddWatchFlags::IN_MOVE_SELF;
         // What is not there cannot be watched, and is looked at more often.
         let folder = self.changes.add_watch(&self.path, names);
-        let control =
-            self.changes.add_watch(&self.control, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CLOSE_WRITE);
+        // Another file in its place: the one that is watched has lost its name.
+        let writings = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_ATTRIB;
+        let control = self.changes.add_watch(&self.control, writings | AddWatchFlags::IN_MOVE_SELF);
         self.watched.set(there.filter(|_| folder.is_ok() && control.is_ok()));
     }
 

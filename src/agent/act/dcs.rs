@@ -6,7 +6,7 @@ use crate::agent::decide::Action;
 use crate::agent::decide::action::{Compared, Identifier};
 use crate::agent::lease::keeper::{Keeper, KeeperError};
 use crate::agent::observe::dcs::DcsRead;
-use crate::agent::view::{Fence, LeaseId, MemberFacts, Status, Verdict};
+use crate::agent::view::{Fence, LeaseId, MemberFacts, Revision, Status, Verdict};
 use crate::cluster::{History, Lsn, MemberName, Role, State, SyncState, SystemId};
 use crate::contract::failover::SPENT;
 use crate::contract::history::{self, HistoryLine};
@@ -94,13 +94,8 @@ impl DcsActor {
                 }
                 txn
             }
-            Action::PublishMember { lease, seen, facts } => {
-                let (key, revision) = (self.keys.member(self.me.as_str()), seen.0);
-                let text = publication(facts, ground.particulars).to_text();
-                let not_since = Compare::NotSince { key: key.clone(), revision };
-                Txn::default().when(not_since).then(Write::put_leased(key, text, lease.0))
-            }
-            Action::WriteStatus { fence, status } => self.fenced(*fence).then(self.status(status)),
+            Action::PublishMember { lease, seen, facts } => self.publish(*lease, *seen, facts, ground),
+            Action::WriteStatus { fence, status } => self.write_status(*fence, status),
             Action::WriteHistory { fence, history } => {
                 let known = ground.read.map(|read| read.history.as_slice()).unwrap_or_default();
                 let text = history::to_text(&self.history(history, known));
@@ -145,6 +140,32 @@ impl DcsActor {
             _ => return None,
         };
         Some(verdict(self.client.txn(&txn).await, action))
+    }
+
+    /// Carries out two actions in one transaction where they are what a leader at rest writes as its WAL moves: the status
+    /// and its own document. None: they are not, or one of them is fenced; each is for itself then.
+    pub async fn both(&self, first: &Action, second: &Action, ground: &Ground<'_>) -> Option<Verdict> {
+        let (Action::WriteStatus { fence, status }, Action::PublishMember { lease, seen, facts }) =
+            (first, second)
+        else {
+            return None;
+        };
+        let txn = self.write_status(*fence, status).and(self.publish(*lease, *seen, facts, ground));
+        match verdict(self.client.txn(&txn).await, second) {
+            Verdict::Fenced => None,
+            verdict => Some(verdict),
+        }
+    }
+
+    fn write_status(&self, fence: Fence, status: &Status) -> Txn {
+        self.fenced(fence).then(self.status(status))
+    }
+
+    fn publish(&self, lease: LeaseId, seen: Revision, facts: &MemberFacts, ground: &Ground<'_>) -> Txn {
+        let key = self.keys.member(self.me.as_str());
+        let text = publication(facts, ground.particulars).to_text();
+        let not_since = Compare::NotSince { key: key.clone(), revision: seen.0 };
+        Txn::default().when(not_since).then(Write::put_leased(key, text, lease.0))
     }
 
     fn claim(&self, lease: LeaseId) -> Txn {

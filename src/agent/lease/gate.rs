@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use crate::guard::client::{GuardError, Link, understood};
 use crate::guard::protocol::{Hold, Refusal, Request, Status};
+use crate::sys::clock::{self, Tick};
 use crate::sys::successor::Estate;
 
 /// How long an ask may take that only changes the guard's memory.
@@ -31,7 +32,8 @@ struct Inner {
     home: Handle,
     link: tokio::sync::Mutex<Option<Link>>,
     hold: Mutex<Option<Hold>>,
-    status: Mutex<Option<Status>>,
+    /// What the guard said last, and when.
+    status: Mutex<Option<(Status, Tick)>>,
     /// Told whenever the guard says something that a look should see.
     wake: Arc<Notify>,
 }
@@ -164,11 +166,21 @@ impl Gate {
 
     /// Returns what the guard said last; None where it cannot be reached.
     pub fn last(&self) -> Option<Status> {
+        self.said().map(|(status, _)| status)
+    }
+
+    /// Returns what the guard said last if that is younger than `age`: it tells what changes without being asked.
+    pub fn recent(&self, age: Duration) -> Option<Status> {
+        self.said().filter(|(_, at)| clock::now().since(*at) < age).map(|(status, _)| status)
+    }
+
+    fn said(&self) -> Option<(Status, Tick)> {
         self.inner.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn remember(&self, status: Status) {
-        *self.inner.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
+        let said = (status, clock::now());
+        *self.inner.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
     }
 
     fn forget(&self) {

@@ -418,6 +418,9 @@ const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 /// Only a WAL receiver that lives says it; without one pg_control lags behind until the next restartpoint. What the
 /// replica has received lies in a segment that is named after its timeline.
 fn replica_timeline(data_dir: &Path, seen: &Monitored) -> Timeline {
+    if seen.receiver.as_ref().is_some_and(|receiver| receiver.status == "streaming") {
+        return seen.timeline;
+    }
     let end = seen.received.max(seen.replayed).unwrap_or_default().0.saturating_sub(1) / SEGMENT_BYTES;
     let suffix = format!("{:08X}{:08X}", end >> 8, end & 0xFF);
     let names = crate::sys::files::list(&data_dir.join("pg_wal")).unwrap_or_default();
