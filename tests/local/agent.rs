@@ -35,6 +35,9 @@ fn an_agent_that_was_killed_goes_on_and_a_host_that_died_comes_back_by_rewind() 
     assert!(agents.sql("a", "INSERT INTO t VALUES (1)").is_some(), "a stall of etcd costs nothing");
     assert_eq!(agents.postmaster("a"), postmaster);
 
+    // What no standby has got goes with its host.
+    let known = |name: &str| agents.sql(name, "SELECT count(*) FROM t").as_deref() == Some("1");
+    within(SLOW, "the others have it", || known("b") && known("c"));
     agents.kill_host("a");
     within(FAILOVER, "another member leads", || agents.primary().is_some_and(|name| name != "a"));
     let leader = agents.primary().expect("somebody leads");
