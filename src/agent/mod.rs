@@ -77,6 +77,7 @@ use crate::contract::config::AgentConfig;
 use crate::contract::keys::Keys;
 use crate::etcd::Client;
 use crate::etcd::mirror::Mirror;
+use crate::postgres::history;
 use crate::settings::Settings;
 use crate::sys::service_manager::ServiceManager;
 use crate::sys::{alarm, clock, tls};
@@ -291,6 +292,9 @@ impl Agent {
                 Verdict::Done
             }
             Action::SetDataAside => on_data(set_data_aside(self.instance.data_dir())),
+            Action::LeaveTimeline { timeline } => {
+                on_data(history::forget(self.instance.data_dir(), *timeline).map_err(JobError::from))
+            }
             Action::EndBootstrap => on_data(end_bootstrap(self.instance.data_dir())),
             Action::Callback { event, role } => {
                 self.callbacks.run(&self.config, *event, *role);

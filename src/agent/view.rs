@@ -361,6 +361,9 @@ pub struct Control {
     pub minimum_recovery: Option<(Lsn, Timeline)>,
     /// How its timeline came to be, by its own history file; None: the file is not here.
     pub history: Option<History>,
+    /// The newest timeline that lies in `pg_wal` beyond that of the data, with how it came to be: a start in recovery goes
+    /// on to it. None while a server runs.
+    pub beyond: Option<(Timeline, History)>,
     /// Data checksums or `wal_log_hints`: pg_rewind can work.
     pub rewindable: bool,
     /// `standby.signal`, `recovery.signal` or the label of a copy is there: a start leads into recovery.
@@ -372,6 +375,13 @@ pub struct Control {
     pub restored: bool,
     /// A rewind from a leader on this timeline was begun and has not ended: the data is half written.
     pub half_rewound: Option<Timeline>,
+}
+
+impl Control {
+    /// Returns the timeline that the data is on: a promotion or a replica may be beyond the latest checkpoint's.
+    pub fn reached(&self) -> Timeline {
+        self.minimum_recovery.map_or(self.timeline, |(_, on)| on.max(self.timeline))
+    }
 }
 
 /// The state that pg_control records.
@@ -697,6 +707,7 @@ pub enum Deed {
     StartJob,
     CancelJob,
     SetDataAside,
+    LeaveTimeline,
     EndBootstrap,
     Callback,
     AnswerRequest,

@@ -92,6 +92,12 @@ impl Report {
             || self.get("Data page checksum version").is_some_and(|version| version != "0")
     }
 
+    /// Returns how long a WAL segment is.
+    pub fn segment_bytes(&self) -> u64 {
+        let told = self.get("Bytes per WAL segment").and_then(|bytes| bytes.parse().ok());
+        told.filter(|bytes| *bytes > 0).unwrap_or(16 << 20)
+    }
+
     /// Returns where replay had come on a replica that stopped, with its timeline; None on a primary.
     pub fn minimum_recovery_end(&self) -> Option<(Lsn, Timeline)> {
         let lsn: Lsn = self.get("Minimum recovery ending location")?.parse().ok()?;

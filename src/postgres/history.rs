@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::cluster::{History, HistoryEntry, Lsn, Timeline};
+use crate::sys::files::{self, FileError};
 
 /// Reads the text of a history file. Lines that are none (comments, blank ones) are passed over, as Postgres does.
 pub fn parse(text: &str) -> History {
@@ -34,6 +35,34 @@ pub fn read(data_dir: &Path, timeline: Timeline) -> Option<History> {
     Some(parse(&text))
 }
 
+/// Returns the newest timeline whose history lies in the data directory: a start in recovery goes on to it.
+pub fn newest(data_dir: &Path) -> Option<(Timeline, History)> {
+    let names = files::list(&data_dir.join("pg_wal")).unwrap_or_default();
+    let timelines = names.iter().filter_map(|name| {
+        u32::from_str_radix(name.to_str()?.strip_suffix(".history")?, 16).ok().map(Timeline)
+    });
+    let newest = timelines.max()?;
+    Some((newest, read(data_dir, newest)?))
+}
+
+/// Removes all WAL of a timeline, its history last: until then the timeline is known to be there.
+///
+/// # Errors
+/// The folder may not be written.
+pub fn forget(data_dir: &Path, timeline: Timeline) -> Result<(), FileError> {
+    let folder = data_dir.join("pg_wal");
+    let (number, last) = (format!("{:08X}", timeline.0), file_name(timeline));
+    for folder in [folder.join("archive_status"), folder.clone()] {
+        let names = files::list(&folder)?;
+        let of_it =
+            |name: &&std::ffi::OsString| name.to_string_lossy().starts_with(&number) && **name != *last;
+        for name in names.iter().filter(of_it) {
+            files::remove(&folder.join(name))?;
+        }
+    }
+    files::remove(&folder.join(last))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,6 +76,27 @@ mod tests {
         assert_eq!(history.switch_point(Timeline(1)), Some(Lsn(0x0500_0148)));
         assert_eq!(history.last().unwrap().reason, "before 2026-11-23");
         assert_eq!(history.0.len(), 2);
+    }
+
+    #[test]
+    fn a_timeline_is_forgotten_and_the_others_stay() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = temp.path().join("pg_wal");
+        std::fs::create_dir_all(folder.join("archive_status")).unwrap();
+        let kept = ["000000010000000000000004", "0000000200000000000000A1", "00000002.history"];
+        let forgotten = ["000000030000000000000005", "000000030000000000000006.partial", "00000003.history"];
+        for name in kept.iter().chain(&forgotten) {
+            files::replace(&folder.join(name), b"2\t0/6000000\tx\n", files::Attributes::default()).unwrap();
+        }
+        files::touch(&folder.join("archive_status/000000030000000000000005.ready")).unwrap();
+        assert_eq!(newest(temp.path()).map(|(timeline, _)| timeline), Some(Timeline(3)));
+
+        forget(temp.path(), Timeline(3)).unwrap();
+
+        assert_eq!(newest(temp.path()).map(|(timeline, _)| timeline), Some(Timeline(2)));
+        assert!(kept.iter().all(|name| folder.join(name).exists()));
+        assert!(!forgotten.iter().any(|name| folder.join(name).exists()));
+        assert_eq!(files::list(&folder.join("archive_status")).unwrap().len(), 0);
     }
 
     #[test]

@@ -6,8 +6,9 @@ use std::time::Duration;
 use crate::cluster::{History, Lsn, PgVersion, Timeline};
 use crate::postgres::basebackup::Source;
 use crate::postgres::conf::ConfigPlace;
-use crate::postgres::{Installation, ProgramError, judge, run, standby};
+use crate::postgres::{Installation, ProgramError, controldata, judge, run, standby};
 use crate::sys::files::{self, FileError};
+use crate::sys::process::Output;
 
 /// Bytes of a WAL page and of its header; the first page of a segment has the longer one.
 const PAGE: u64 = 8_192;
@@ -86,13 +87,13 @@ pub fn checkpoint_end(
     let answer = run(&program)?.stdout_text();
     let length = checkpoint_length(&answer)
         .ok_or_else(|| ProgramError::Unreadable { program: "pg_waldump".into(), answer: answer.clone() })?;
-    let segment = std::fs::metadata(data_dir.join("pg_wal").join(segment_name(timeline, checkpoint)));
-    Ok(record_end(checkpoint, length, segment.map_or(16 * 1024 * 1024, |meta| meta.len())))
+    let segment_bytes = controldata::report(installation, data_dir)?.segment_bytes();
+    Ok(record_end(checkpoint, length, segment_bytes))
 }
 
-/// Names the segment of 16 MB that holds `lsn`; for other sizes no such file exists.
-fn segment_name(timeline: Timeline, lsn: Lsn) -> String {
-    format!("{:08X}{:08X}{:08X}", timeline.0, lsn.0 >> 32, (lsn.0 & 0xFFFF_FFFF) >> 24)
+/// Names the segment that holds `lsn`.
+fn segment_name(timeline: Timeline, lsn: Lsn, segment_bytes: u64) -> String {
+    format!("{:08X}{:08X}{:08X}", timeline.0, lsn.0 >> 32, (lsn.0 & 0xFFFF_FFFF) / segment_bytes)
 }
 
 /// Reads the total length out of `rmgr: XLOG len (rec/tot): 114/ 114, … desc: CHECKPOINT_SHUTDOWN …`.
@@ -109,6 +110,8 @@ fn checkpoint_length(line: &str) -> Option<u64> {
 pub enum RecoveryError {
     #[error("{0} holds a backup_label: its recovery needs the archive; copy it again instead")]
     BackupLabel(String),
+    #[error("the WAL file {0}, up to which the data must be recovered, is not there")]
+    NoWal(String),
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
@@ -129,6 +132,14 @@ pub fn recover(
 ) -> Result<(), RecoveryError> {
     if data_dir.join("backup_label").exists() {
         return Err(RecoveryError::BackupLabel(data_dir.display().to_string()));
+    }
+    // Alone a server takes the end of what it finds for the end of its WAL.
+    let report = controldata::report(installation, data_dir)?;
+    if let Some((end, timeline)) = report.minimum_recovery_end() {
+        let name = segment_name(timeline, Lsn(end.0.saturating_sub(1)), report.segment_bytes());
+        if files::stat(&data_dir.join("pg_wal").join(&name))?.is_none() {
+            return Err(RecoveryError::NoWal(name));
+        }
     }
     standby::unsignal(data_dir)?;
     let program = installation
@@ -193,11 +204,18 @@ pub enum RewindError {
     Untouched(#[source] ProgramError),
     #[error("the data may be half written")]
     HalfWritten(#[source] ProgramError),
+    #[error("pg_rewind found nothing to rewind; the data is as it was, and cannot follow the source")]
+    Needless,
 }
 
 /// Tells whether `pg_rewind` has got beyond its questions, by what it says in every version before it writes.
 fn wrote(said: &str) -> bool {
     said.contains("rewinding from last common checkpoint")
+}
+
+/// Tells whether `pg_rewind` has ended well without having done anything.
+fn found_nothing(output: &Output) -> bool {
+    [output.stdout_text(), output.stderr_text()].iter().any(|said| said.contains("no rewind required"))
 }
 
 /// Takes back what diverged, up to `limit` long. Blocks: run it on a thread of its own.
@@ -227,6 +245,9 @@ pub fn rewind(
     let output = program
         .run()
         .map_err(|source| RewindError::HalfWritten(ProgramError::Run(program.name(), source)))?;
+    if output.exit.is_success() && found_nothing(&output) {
+        return Err(RewindError::Needless);
+    }
     let half_written = wrote(&output.stderr_text()) || wrote(&output.stdout_text());
     judge(&program, output).map(drop).map_err(match half_written {
         true => RewindError::HalfWritten,
@@ -320,6 +341,6 @@ mod tests {
                     prev 0/02000100, desc: CHECKPOINT_SHUTDOWN redo 0/3000028; tli 1";
         assert_eq!(checkpoint_length(line), Some(114));
         assert_eq!(checkpoint_length("rmgr: Standby len (rec/tot): 50/ 50, desc: RUNNING_XACTS"), None);
-        assert_eq!(segment_name(Timeline(1), Lsn(0x1_0300_0028)), "000000010000000100000003");
+        assert_eq!(segment_name(Timeline(1), Lsn(0x1_0300_0028), 16 << 20), "000000010000000100000003");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
+use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 
@@ -174,4 +175,108 @@ fn where_the_user_of_rewinds_has_no_grants_the_data_is_copied_anew() {
     assert!(!log.contains("rewinding from"), "it was not begun: {log}");
     let rows = agents.sql(leader, "SELECT count(*) FROM t");
     within(SLOW, "it has what the leader has", || agents.sql("a", "SELECT count(*) FROM t") == rows);
+}
+
+/// Makes etcd as it was before anybody was promoted, as a backup of it does that is put back.
+fn forget_timelines(agents: &Agents) {
+    for key in ["leader", "members/b", "history", "status"] {
+        let endpoint = format!("--endpoints={}", agents.etcd_address());
+        let key = format!("/service/demo/{key}");
+        let output = Command::new("etcdctl").env("ETCDCTL_API", "3").args([&endpoint, "del", &key]).output();
+        assert!(output.unwrap().status.success());
+    }
+}
+
+/// Has `b` lead in the place of `a`, and `c` follow it beyond where it began its timeline; then `b` dies, and
+/// nobody but `c` has that timeline.
+fn fork(agents: &mut Agents) {
+    // pg_rewind goes back to the last one that both have.
+    assert!(agents.sql("a", "CHECKPOINT").is_some());
+    assert_eq!(part(agents, "a"), "b");
+    assert!(agents.sql("b", "INSERT INTO t SELECT generate_series(1, 1000)").is_some());
+    assert!(agents.sql("b", "CHECKPOINT").is_some());
+    let rows = agents.sql("b", "SELECT count(*) FROM t");
+    within(SLOW, "it is followed", || agents.sql("c", "SELECT count(*) FROM t") == rows);
+    agents.kill_host("b");
+}
+
+/// Has `a` lead, which knows nothing of the timeline that was begun meanwhile.
+fn lead_again(agents: &mut Agents) {
+    forget_timelines(agents);
+    agents.start_agent("a");
+    within(SLOW, "it takes writes", || agents.sql("a", "INSERT INTO t VALUES (1)").is_some());
+}
+
+fn forkable() -> Agents {
+    let agents = Agents::prepare("", false);
+    for name in NAMES {
+        let section = "use_pg_rewind: true, remove_data_directory_on_diverged_timelines: true,
+    parameters: {wal_keep_size: 512MB}";
+        agents.edit_config(name, "use_pg_rewind: true", section);
+    }
+    agents.edit_config("c", "watchdog:", "tags: {nofailover: true}\nwatchdog:");
+    let agents = agents.run();
+    assert!(agents.sql("a", "CREATE TABLE t (id int)").is_some());
+    agents
+}
+
+fn all_have_the_same(agents: &Agents) {
+    within(SLOW, "both others stream", || agents.streaming() == 2);
+    let leader = agents.primary().expect("somebody leads");
+    let rows = agents.sql(leader, "SELECT count(*) FROM t");
+    for name in NAMES {
+        within(SLOW, "it has what the leader has", || agents.sql(name, "SELECT count(*) FROM t") == rows);
+    }
+}
+
+#[test]
+fn replicas_of_a_dead_timeline_of_the_leaders_number_come_back() {
+    let mut agents = forkable();
+    fork(&mut agents);
+    lead_again(&mut agents);
+
+    // `c` runs all the while, and is told to follow another timeline 2 than its own.
+    within(SLOW, "it streams", || agents.streaming() == 1);
+    assert!(agents.log("c").contains("I copy the data of a anew"), "{}", agents.log("c"));
+    agents.start_agent("b");
+    all_have_the_same(&agents);
+}
+
+/// Has `c` follow a dead timeline 2, and come back where `a` leads on timeline 4 by way of another timeline 2; returns
+/// what it said.
+fn come_back_to_a_higher_number(with_checkpoint: bool) -> String {
+    let mut agents = forkable();
+    fork(&mut agents);
+    if with_checkpoint {
+        assert!(agents.sql("c", "CHECKPOINT").is_some());
+    }
+    agents.kill_host("c");
+    lead_again(&mut agents);
+    agents.start_agent("b");
+    for candidate in ["b", "a"] {
+        within(SLOW, "the other one streams", || agents.streaming() == 1);
+        within(SLOW, "it leads, on the next timeline", || {
+            agents.keddah(&["switchover", "--candidate", candidate, "--force"]).status.success()
+        });
+    }
+    agents.start_agent("c");
+    all_have_the_same(&agents);
+    agents.log("c").split_off(agents.log("c").rfind("the guard is started").unwrap())
+}
+
+#[test]
+fn a_replica_whose_data_is_of_a_dead_timeline_is_rewound() {
+    let log = come_back_to_a_higher_number(true);
+
+    assert!(log.contains("I recover from the crash") && log.contains("I rewind"), "{log}");
+    assert!(!log.contains("anew"), "{log}");
+}
+
+#[test]
+fn a_replica_that_has_received_a_dead_timeline_comes_back_without_a_copy() {
+    // What of it was in the data when the host died is for the server to say.
+    let log = come_back_to_a_higher_number(false);
+
+    assert!(log.contains("my WAL of timeline 2 is not the leader's") || log.contains("I rewind"), "{log}");
+    assert!(!log.contains("anew"), "{log}");
 }

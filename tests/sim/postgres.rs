@@ -94,6 +94,7 @@ impl Disk {
             bootstrap_unfinished: self.bootstrap_unfinished,
             restored: self.restored,
             half_rewound: None,
+            beyond: None,
         }
     }
 

@@ -207,7 +207,7 @@ impl World {
                 let timeline = disk.timeline().0;
                 disk.checkpoint = disk.len();
                 disk.append(timeline, id);
-                disk.state = ControlState::ShutDown;
+                (disk.state, disk.recovery_signal) = (ControlState::ShutDown, false);
                 true
             }
         };

@@ -275,7 +275,7 @@ impl Work {
             instance.has_restore_command(),
             REWIND_LIMIT,
         );
-        if matches!(done, Err(RewindError::Untouched(_))) && !was_half_done {
+        if matches!(done, Err(RewindError::Untouched(_) | RewindError::Needless)) && !was_half_done {
             rewind::finish(instance.data_dir(), timeline)?;
         }
         done?;

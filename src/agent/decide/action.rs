@@ -11,7 +11,7 @@ use crate::agent::view::{
     Deed, Fence, Job, LeaseId, MemberFacts, RequestId, Revision, Started, Status, StopMode, Upstream,
 };
 use crate::cluster::slot::SlotKind;
-use crate::cluster::{History, Lsn, MemberName, SyncNames, SyncState, SystemId};
+use crate::cluster::{History, Lsn, MemberName, SyncNames, SyncState, SystemId, Timeline};
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -196,6 +196,10 @@ pub enum Action {
     CancelJob,
     /// Move the data directory of a failed bootstrap to a name ending in `.failed`.
     SetDataAside,
+    /// Remove from `pg_wal` what is of this timeline, which is not the leader's and which the data has nothing of.
+    LeaveTimeline {
+        timeline: Timeline,
+    },
     /// Take from the data the mark of the making: it is the cluster's.
     EndBootstrap,
 
@@ -314,6 +318,7 @@ impl Action {
             Action::StartJob { .. } => Deed::StartJob,
             Action::CancelJob => Deed::CancelJob,
             Action::SetDataAside => Deed::SetDataAside,
+            Action::LeaveTimeline { .. } => Deed::LeaveTimeline,
             Action::EndBootstrap => Deed::EndBootstrap,
             Action::Callback { .. } => Deed::Callback,
             Action::AnswerRequest { .. } => Deed::AnswerRequest,

@@ -30,6 +30,7 @@ pub(super) fn control() -> Control {
         bootstrap_unfinished: false,
         restored: false,
         half_rewound: None,
+        beyond: None,
     }
 }
 

@@ -163,6 +163,8 @@ pub struct Recovery {
     /// How often pg_rewind failed against leaders on this timeline.
     pub rewinds_failed: Option<(Timeline, u32)>,
     pub crash_recoveries_failed: u32,
+    /// How often WAL of a timeline that the cluster went on without was removed since this member last streamed.
+    pub timelines_left: u32,
     /// How often the roles of a new cluster could not be made.
     pub roles_failed: u32,
     /// The end of the job that was counted last.

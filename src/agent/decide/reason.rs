@@ -159,8 +159,12 @@ reasons! {
     NobodyToClone => "I have no data and nobody to copy it from";
     /// The last attempt failed; it is repeated after a while.
     JobBackoff { until: Tick } => "the last attempt failed; I try again at {until}";
-    /// A crashed former primary finds the end of its WAL first.
+    /// A crashed former primary finds the end of its WAL first; so does a replica that is to be rewound and has not ended in
+    /// order, or whose last checkpoint is of an older timeline than its data, for pg_rewind judges by both.
     RecoveringFromCrash => "I recover from the crash in single-user mode to see how far my WAL goes";
+    /// A member that is gone has begun a timeline that the cluster went on without. This replica has received WAL of it, and
+    /// its data has nothing of it yet: that WAL is removed, since a start would go on with it.
+    LeavingTimeline { timeline: Timeline } => "my WAL of timeline {timeline} is not the leader's and not in my data yet; I remove it";
     /// The data has parted from the leader's: the server is stopped so that it can be rewound or copied.
     StoppingToRewind { leader: MemberName } => "my WAL has parted from that of {leader}; I stop Postgres to come back";
     /// The data has parted from the leader's and is brought back by pg_rewind.

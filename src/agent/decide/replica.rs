@@ -110,6 +110,7 @@ pub(super) fn follow(
             if facts.streaming {
                 draft.memory.stuck = None;
                 draft.memory.wal_gone = None;
+                draft.memory.recovery.timelines_left = 0;
                 return (Reason::Following { upstream: name }, Wake::Loop);
             }
             stuck(s, &name, facts, draft)

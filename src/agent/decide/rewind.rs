@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::agent::view::{Job, JobFailure, JobReport, JobState, Tick, Upstream};
+use crate::agent::view::{Control, ControlState, Job, JobFailure, JobReport, JobState, Tick, Upstream};
 use crate::cluster::{MemberName, Timeline};
 
 use super::draft::{Choice, Draft, Wake};
 use super::memory::{Reinitialize, Starts};
 use super::situation::{Divergence, Server, Situation, Was};
-use super::{Reason, Why, disk, replica};
+use super::{Action, Reason, Why, disk, replica};
 
 /// How often pg_rewind is tried against a leader on one timeline before it counts as impossible: a stop of the source
 /// or a lost connection fails it as well, and the next attempt then works.
@@ -19,6 +19,9 @@ const HUNG_STARTS: u32 = 2;
 
 /// How soon to look again whether somebody has given the user of pg_rewind what it needs.
 const GRANTS_AGAIN: Duration = Duration::from_secs(30);
+
+/// How often WAL of a timeline that the cluster went on without is removed before the archive counts as bringing it back.
+const TIMELINES_LEFT: u32 = 3;
 
 /// How often single-user recovery is tried before the data counts as beyond it.
 const CRASH_RECOVERY_ATTEMPTS: u32 = 2;
@@ -60,23 +63,41 @@ pub(super) fn come_back(s: &Situation<'_>, leader: &MemberName, draft: &mut Draf
                 (Reason::WaitingForLeader { leader: leader.clone() }, Wake::Progress)
             }
         },
-        // Recovery writes WAL of its own. A new copy, where it is allowed, frees what the old one takes.
-        Divergence::CrashFirst
-            if disk::is_full(s) && !s.view.settings.remove_data_directory_on_rewind_failure =>
-        {
-            disk::wait(s)
+        Divergence::CrashFirst => recover(s, leader, draft),
+        Divergence::DeadWal { .. } if draft.memory.recovery.timelines_left >= TIMELINES_LEFT => {
+            copy_anew(s, leader, s.view.settings.remove_data_directory_on_diverged_timelines, draft)
         }
-        Divergence::CrashFirst => {
-            if disk::is_full(s) || draft.memory.recovery.crash_recoveries_failed >= CRASH_RECOVERY_ATTEMPTS {
-                return copy_anew(s, leader, s.view.settings.remove_data_directory_on_rewind_failure, draft);
-            }
-            draft.start_job(Job::CrashRecovery, Reason::RecoveringFromCrash)
+        Divergence::DeadWal { timeline } => {
+            draft.memory.recovery.timelines_left += 1;
+            draft.act(Action::LeaveTimeline { timeline });
+            (Reason::LeavingTimeline { timeline }, Wake::After)
         }
         Divergence::SameTimelineTwice => {
             copy_anew(s, leader, s.view.settings.remove_data_directory_on_diverged_timelines, draft)
         }
         Divergence::Parted { leader_timeline } => reunite(s, leader, leader_timeline, draft),
     }
+}
+
+/// Recovers what has not ended in order, alone and without a network.
+fn recover(s: &Situation<'_>, leader: &MemberName, draft: &mut Draft<'_>) -> Choice {
+    let allowed = s.view.settings.remove_data_directory_on_rewind_failure;
+    // Recovery writes WAL of its own. A new copy, where it is allowed, frees what the old one takes.
+    if disk::is_full(s) && !allowed {
+        return disk::wait(s);
+    }
+    if disk::is_full(s) || draft.memory.recovery.crash_recoveries_failed >= CRASH_RECOVERY_ATTEMPTS {
+        return copy_anew(s, leader, allowed, draft);
+    }
+    draft.start_job(Job::CrashRecovery, Reason::RecoveringFromCrash)
+}
+
+/// Tells whether a replica's pg_control would mislead pg_rewind: it does not take one that was killed, and up to Postgres
+/// 15 it takes the timeline of the last checkpoint for that of the data.
+fn misleads(control: &Control) -> bool {
+    Was::of(control) == Was::Replica
+        && control.half_rewound.is_none()
+        && (control.state == ControlState::InArchiveRecovery || control.reached() > control.timeline)
 }
 
 /// A new copy that a person asked for: made once, then the server starts.
@@ -158,6 +179,9 @@ fn reunite(
     if document.is_none_or(|member| member.facts.checkpoint_pending) {
         return (Reason::WaitingForCheckpoint { leader: leader.clone() }, Wake::Progress);
     }
+    if s.view.postgres.control().is_some_and(misleads) {
+        return recover(s, leader, draft);
+    }
     let job = Job::Rewind { source: leader.clone(), timeline: leader_timeline };
     draft.start_job(job, Reason::Rewinding { leader: leader.clone() })
 }
@@ -193,6 +217,7 @@ mod tests {
     use super::super::{Decision, Memory, decide};
     use super::*;
     use crate::agent::view::{Data, Deed, Process};
+    use crate::cluster::{History, HistoryEntry, Lsn};
 
     /// `b` is down with a rewind from timeline 2 begun; `a` leads on this one.
     fn interrupted(leader_timeline: u32) -> Fixture {
@@ -220,6 +245,64 @@ mod tests {
         assert_eq!(again.reason, Reason::Rewinding { leader: name("a") });
         assert_eq!(copied.reason, Reason::CloningAfterDivergence { source: name("a") });
         assert_eq!(kept.reason, Reason::Diverged { leader: name("a") });
+    }
+
+    /// `b` is down as a replica of a dead timeline 2, which was left at 900; `a` leads on timeline 3, by way of another
+    /// timeline 2 that began at 1000.
+    fn of_dead_timeline(change: impl FnOnce(&mut Control)) -> Fixture {
+        let left = |timeline, lsn| HistoryEntry {
+            timeline: Timeline(timeline),
+            switch_point: Lsn(lsn),
+            reason: String::new(),
+        };
+        let world = healthy("b").leader_timeline(3).history(History(vec![left(1, 1_000), left(2, 2_000)]));
+        world.with(|f| {
+            f.view.settings.use_pg_rewind = true;
+            f.view.postgres.process = Process::Stopped;
+            let Data::Present(control) = &mut f.view.postgres.data else { panic!("no data") };
+            control.timeline = Timeline(2);
+            control.state = ControlState::ShutDownInRecovery;
+            control.minimum_recovery = Some((Lsn(1_500), Timeline(2)));
+            control.history = Some(History(vec![left(1, 900)]));
+            control.rewindable = true;
+            change(control);
+        })
+    }
+
+    #[test]
+    fn a_replica_that_pg_rewind_would_judge_wrongly_recovers_first() {
+        let rewinds = decision(of_dead_timeline(|_| {}));
+        let killed = decision(of_dead_timeline(|control| control.state = ControlState::InArchiveRecovery));
+        let old_checkpoint = decision(of_dead_timeline(|control| control.timeline = Timeline(1)));
+
+        assert_eq!(rewinds.reason, Reason::Rewinding { leader: name("a") });
+        assert_eq!(killed.reason, Reason::RecoveringFromCrash);
+        assert_eq!(old_checkpoint.reason, Reason::RecoveringFromCrash);
+    }
+
+    #[test]
+    fn wal_of_a_dead_timeline_beside_good_data_is_removed_before_a_start() {
+        let received = |dead: bool| {
+            of_dead_timeline(|control| {
+                control.timeline = Timeline(1);
+                control.minimum_recovery = Some((Lsn(800), Timeline(1)));
+                let began = if dead { 900 } else { 1_000 };
+                let mut other = control.history.replace(History::default()).expect("a history");
+                other.0[0].switch_point = Lsn(began);
+                control.beyond = Some((Timeline(2), other));
+            })
+        };
+
+        let leaves = decision(received(true));
+        let goes_on = decision(received(false));
+        let mut memory = leaves.memory.clone();
+        memory.recovery.timelines_left = TIMELINES_LEFT;
+        let comes_back = decide(&received(true).view(), &memory);
+
+        assert_eq!(leaves.reason, Reason::LeavingTimeline { timeline: Timeline(2) });
+        assert!(leaves.actions.contains(&Action::LeaveTimeline { timeline: Timeline(2) }));
+        assert_eq!(goes_on.reason, Reason::StartingAsReplica);
+        assert_eq!(comes_back.reason, Reason::Diverged { leader: name("a") });
     }
 
     #[test]

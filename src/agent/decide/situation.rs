@@ -166,6 +166,10 @@ pub(super) enum Divergence {
     /// Two timelines of the same number were begun, and this is of the other one: pg_rewind would see one timeline and do
     /// nothing.
     SameTimelineTwice,
+    /// The data is an ancestor of the leader's, but WAL of this other timeline lies beside it, to which a start would lead.
+    DeadWal {
+        timeline: Timeline,
+    },
 }
 
 /// A view and a memory, in words.
@@ -258,13 +262,20 @@ impl<'a> Situation<'a> {
             }
             Server::Down { control, .. } => match Was::of(control) {
                 // Each promotion begins a timeline, so only one member was ever primary on one. The leader is it.
-                Was::CleanPrimary | Was::CrashedPrimary if control.timeline == theirs.0 => {
+                Was::CleanPrimary | Was::CrashedPrimary if control.reached() == theirs.0 => {
                     Divergence::SameTimelineTwice
                 }
                 Was::Replica => {
                     let (end, timeline) =
                         control.minimum_recovery.unwrap_or((control.checkpoint, control.timeline));
-                    parted(theirs, (timeline, control.history.as_ref()), |switch| end > switch)
+                    let data = parted(theirs, (timeline, control.history.as_ref()), |switch| end > switch);
+                    let beyond = control.beyond.as_ref().filter(|_| data == Divergence::None);
+                    match beyond {
+                        Some((timeline, history)) if leads_away(theirs, *timeline, history) => {
+                            Divergence::DeadWal { timeline: *timeline }
+                        }
+                        Some(_) | None => data,
+                    }
                 }
                 // The shutdown checkpoint is the last record: it is shared if it begins before the branch.
                 Was::CleanPrimary => {
@@ -293,6 +304,14 @@ impl<'a> Situation<'a> {
         };
         let long_ago = leader.keddah && !leader.facts.checkpoint_pending;
         Some((&keyed.value, written_since || long_ago))
+    }
+}
+
+/// Tells whether WAL of a timeline is surely none of the leader's.
+fn leads_away(theirs: (Timeline, Option<(&History, bool)>), timeline: Timeline, history: &History) -> bool {
+    match parted(theirs, (timeline, Some(history)), |_| false) {
+        Divergence::Parted { .. } | Divergence::SameTimelineTwice => true,
+        Divergence::None | Divergence::Unknown | Divergence::CrashFirst | Divergence::DeadWal { .. } => false,
     }
 }
 

@@ -300,6 +300,8 @@ impl Observer {
         }
         let report = self.report.as_ref().map(|(_, report)| report);
         let minimum_recovery = report.and_then(controldata::Report::minimum_recovery_end);
+        let reached = minimum_recovery.map_or(control.timeline, |(_, on)| on.max(control.timeline));
+        let newest = if stopped { history::newest(data_dir) } else { None };
         Data::Present(Control {
             system_id: control.system_id,
             state: state(control.state),
@@ -307,6 +309,7 @@ impl Observer {
             checkpoint: control.checkpoint,
             minimum_recovery,
             history: history::read(data_dir, minimum_recovery.map_or(control.timeline, |(_, on)| on)),
+            beyond: newest.filter(|(timeline, _)| *timeline > reached),
             rewindable: report.is_some_and(controldata::Report::allows_rewind),
             // The pg_control of a fresh copy is that of the running primary it was taken from: the label tells.
             recovery_signal: standby::is_signalled(data_dir) || data_dir.join(BACKUP_LABEL).exists(),
