@@ -7,6 +7,7 @@ use keddah::sys::clock;
 use nix::sys::signal::Signal;
 
 use crate::agents::{Agents, NAMES, SLOW, within};
+use crate::sshd::turn;
 use crate::{ctl, patronictl};
 
 /// Patroni's shortest ttl, which is everybody's in such a cluster, an election and a promotion on a busy machine.
@@ -17,7 +18,10 @@ const RAISED: &str = "where Patroni runs a member the ttl is not below 20 s";
 
 /// Makes a cluster that is Patroni's, of one member.
 fn born_by_patroni(dynamic: &str) -> Agents {
-    let mut agents = Agents::prepare(dynamic, false);
+    led_by_patroni(Agents::prepare(dynamic, false))
+}
+
+fn led_by_patroni(mut agents: Agents) -> Agents {
     agents.start_patroni("a");
     within(SLOW, "Patroni makes the cluster", || agents.status("a", "/primary") == Some(200));
     assert!(agents.sql("a", "CREATE TABLE t (step text)").is_some());
@@ -158,4 +162,53 @@ fn failsafe_mode_holds_across_both_kinds() {
     agents.signal_agent("c", Signal::SIGCONT);
     agents.thaw_etcd();
     within(SLOW, "somebody leads", || agents.primary().is_some() && agents.streaming() == 2);
+}
+
+/// Returns the shipped playbook with those of its tasks that ask the REST API: the others need hosts.
+fn what_the_migration_asks() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/playbooks/migrate-from-patroni.yml");
+    let mut plays: Vec<serde_yaml::Mapping> =
+        serde_yaml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let asks = |task: &serde_yaml::Value| {
+        ["uri", "cluster_health", "cluster_switchover"].iter().any(|module| task.get(module).is_some())
+    };
+    for play in &mut plays {
+        play.remove("become");
+        play["tasks"].as_sequence_mut().unwrap().retain(asks);
+    }
+    serde_yaml::to_string(&plays).unwrap()
+}
+
+#[test]
+fn the_migration_playbook_asks_members_of_both_kinds_over_tls_with_a_certificate() {
+    let mut agents = led_by_patroni(Agents::prepare("", true));
+    agents.start_agent("b");
+    agents.start_agent("c");
+    settled(&agents, "replicas-have-gone-over", "a", &["b", "c"]);
+
+    let mut inventory = "[postgres]\n".to_owned();
+    for (number, name) in NAMES.iter().enumerate() {
+        inventory += &format!(
+            "{name} ansible_connection=local ansible_host=127.0.0.1 patroni_url=https://127.0.0.1:{} patroni_restapi_password=admin-{number}\n",
+            agents.rest_port(name)
+        );
+    }
+    inventory += &format!(
+        "[postgres:vars]\npatroni_restapi_username=admin\npatroni_ca={pair}\npatroni_cert={pair}\n",
+        pair = agents.pair().display()
+    );
+    std::fs::write(agents.folder().join("inventory"), inventory).unwrap();
+    std::fs::write(agents.folder().join("ask.yml"), what_the_migration_asks()).unwrap();
+    let done = {
+        let _turn = turn();
+        let mut command = Command::new(agents.binary());
+        command.args(["apply", "-i", "inventory", "ask.yml"]).current_dir(agents.folder());
+        command.env("HOME", agents.folder()).output().unwrap()
+    };
+    let said = [done.stdout, done.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    assert!(done.status.success(), "{said}");
+    assert!(said.contains("the lead moves from a"), "{said}");
+    within(SLOW, "a member that has gone over leads", || {
+        agents.primary().is_some_and(|name| name != "a") && agents.streaming() == 2
+    });
 }
