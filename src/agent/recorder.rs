@@ -28,12 +28,8 @@ impl Recorder {
         let text = decision.reason.to_string();
         let code = decision.reason.code();
         // Moments in a reason move on while nothing else does.
-        if self
-            .account
-            .told
-            .last()
-            .is_some_and(|last| last.reason == code && without_numbers(&last.text) == without_numbers(&text))
-        {
+        let same = |last: &Told| last.reason == code && without_numbers(&last.text) == without_numbers(&text);
+        if self.account.decisions().next_back().is_some_and(same) {
             return false;
         }
         tracing::info!("{text}");
@@ -43,7 +39,7 @@ impl Recorder {
         true
     }
 
-    /// Keeps something that no decision was made about.
+    /// Keeps something that no decision was made about, by one of the names that [`Told::is_note`] knows.
     pub fn note(&mut self, reason: &str, text: &str) {
         let (reason, text) = (reason.to_owned(), text.to_owned());
         self.keep(Told { time: iso_now(), revision: 0, reason, text, actions: Vec::new() });

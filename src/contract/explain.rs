@@ -20,6 +20,16 @@ pub struct Told {
     pub actions: Vec<String>,
 }
 
+/// What is told beside the decisions, and says nothing of what a member does.
+const NOTES: [&str; 3] = ["DiskScarce", "DiskAmple", "UpgradeRefused"];
+
+impl Told {
+    /// Tells whether this is no decision's reason.
+    pub fn is_note(&self) -> bool {
+        NOTES.contains(&self.reason.as_str())
+    }
+}
+
 /// The value of the key.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
@@ -32,6 +42,11 @@ impl Account {
     /// Reads the value; what is not ours to read gives nothing.
     pub fn parse(text: &str) -> Account {
         serde_json::from_str(text).unwrap_or_default()
+    }
+
+    /// Returns the reasons of decisions, oldest first.
+    pub fn decisions(&self) -> impl DoubleEndedIterator<Item = &Told> {
+        self.told.iter().filter(|told| !told.is_note())
     }
 
     pub fn to_text(&self) -> String {

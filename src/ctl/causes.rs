@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::UnixMs;
-use crate::contract::explain::Told;
+use crate::contract::explain::{Account, Told};
 use crate::contract::failover::parse_time;
 use crate::contract::rest::ClusterView;
 
@@ -165,13 +165,14 @@ pub fn names(view: &ClusterView) -> BTreeSet<&str> {
     members.chain(view.reasons.keys().map(String::as_str)).collect()
 }
 
-fn told<'a>(view: &'a ClusterView, name: &str) -> &'a [Told] {
-    view.reasons.get(name).map(|account| account.told.as_slice()).unwrap_or_default()
+/// Returns why a member did what it did, oldest first.
+fn told<'a>(view: &'a ClusterView, name: &str) -> Vec<&'a Told> {
+    view.reasons.get(name).into_iter().flat_map(Account::decisions).collect()
 }
 
 fn of_member(view: &ClusterView, heard: &BTreeMap<String, Heard>, name: &str) -> Option<(Rank, String)> {
     let here = view.member_named(name).is_some();
-    let last = told(view, name).last();
+    let last = told(view, name).last().copied();
     let heard_of = heard.get(name).unwrap_or(&Heard::NoAddress);
     if let Some(loss) = loss(here, heard_of, heard) {
         let left = last.filter(|told| LEAVING.contains(&told.reason.as_str()));
@@ -232,9 +233,9 @@ pub fn last_disturbance(view: &ClusterView) -> Option<String> {
     let mut all: Vec<(UnixMs, &str, &Told)> = Vec::new();
     for name in names(view) {
         let told = told(view, name);
-        let before = std::iter::once(None).chain(told.iter().map(Some));
+        let before = std::iter::once(None).chain(told.iter().copied().map(Some));
         let noted = told.iter().zip(before).filter(|(told, before)| disturbs(told, *before));
-        all.extend(noted.filter_map(|(told, _)| Some((parse_time(&told.time)?, name, told))));
+        all.extend(noted.filter_map(|(told, _)| Some((parse_time(&told.time)?, name, *told))));
     }
     all.sort_by_key(|(at, _, _)| at.0);
     let apart = |pair: &[(UnixMs, &str, &Told)]| matches!(pair, [a, b] if b.0.0 - a.0.0 > ONE_STORY_MS);
@@ -270,7 +271,7 @@ fn is(told: &Told, codes: &[&str]) -> bool {
 /// Returns who led until `taker` took the lock, if it told nothing of its end.
 fn silent_leader<'a>(view: &'a ClusterView, taken: UnixMs, taker: &str) -> Option<&'a str> {
     let last_before = |name: &'a str| {
-        let mut times = told(view, name).iter().filter_map(|told| Some((parse_time(&told.time)?, told)));
+        let mut times = told(view, name).into_iter().filter_map(|told| Some((parse_time(&told.time)?, told)));
         times.rfind(|(at, _)| at.0 < taken.0).map(|(at, told)| (at, name, told))
     };
     let others = names(view).into_iter().filter(|name| *name != taker);
@@ -281,7 +282,6 @@ fn silent_leader<'a>(view: &'a ClusterView, taken: UnixMs, taker: &str) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::explain::Account;
     use crate::contract::member::MemberDocument;
 
     /// Leads by `a`; `b` and `c` follow.
@@ -343,6 +343,17 @@ mod tests {
         assert!(causes[0].starts_with("a, which led, is down"), "{causes:?}");
         assert!(causes[0].ends_with("sentence of Leading"), "{causes:?}");
         assert!(causes[1].starts_with("b says"), "{causes:?}");
+    }
+
+    #[test]
+    fn a_leader_whose_last_words_were_of_its_volume_led_all_the_same() {
+        let mut view = healthy();
+        tell(&mut view, "a", "00:10", "DiskScarce");
+        gone(&mut view, "a");
+
+        let causes = at_present(&view, &heard(&[("a", Heard::Refuses)]));
+
+        assert!(causes[0].starts_with("a, which led, is down"), "{causes:?}");
     }
 
     #[test]

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use crate::contract::rest::ClusterView;
-use crate::ctl::Cluster;
 use crate::ctl::causes::{self, Heard};
+use crate::ctl::{Cluster, CtlError};
+use crate::etcd::{Compare, Txn, TxnOutcome, Write};
 use crate::sys::http::{HttpError, Request, send};
 
 /// A member that needs longer does not answer: the whole answer is to be there within a second.
@@ -33,6 +34,25 @@ impl Cluster {
             all.extend(done.ok());
         }
         all
+    }
+
+    /// Deletes what a member has told that is gone for good.
+    ///
+    /// # Errors
+    /// It is a member, nothing is kept of it, or etcd did not answer.
+    pub async fn forget(&self, name: &str) -> Result<(), CtlError> {
+        let key = self.keys.reasons(name);
+        if self.client.get(&key).await?.is_none() {
+            return Err(CtlError::Refused(format!("nothing is kept of a member `{name}`")));
+        }
+        let gone =
+            Txn::default().when(Compare::Absent { key: self.keys.member(name) }).then(Write::Delete { key });
+        match self.client.txn(&gone).await? {
+            TxnOutcome::Applied { .. } => Ok(()),
+            TxnOutcome::Fenced { .. } => Err(CtlError::Refused(format!(
+                "`{name}` is a member: its agent runs, or did within the last ttl"
+            ))),
+        }
     }
 }
 
@@ -74,8 +94,21 @@ pub fn explain(view: &ClusterView, member: Option<&str>, all: bool) -> String {
     {
         let told = &account.told;
         let here = view.member_named(name);
-        let state = here.and_then(|document| document.document().text("state")).unwrap_or("gone");
-        lines.push(format!("{name} ({}, {state}):", view.role(name)));
+        lines.push(match here {
+            Some(here) => {
+                format!(
+                    "{name} ({}, {}):",
+                    view.role(name),
+                    here.document().text("state").unwrap_or("unknown")
+                )
+            }
+            None => {
+                let last = told
+                    .last()
+                    .map_or_else(String::new, |last| format!(" since its words of {}, or later", last.time));
+                format!("{name} (gone{last}; `keddah remove --member {name}` forgets it):")
+            }
+        });
         let shown = if all { told.len() } else { 3.min(told.len()) };
         for entry in told.iter().skip(told.len() - shown) {
             let actions = if entry.actions.is_empty() {

@@ -103,6 +103,18 @@ fn a_member_that_is_cut_off_and_a_host_that_never_comes_back_are_named() {
         "the leader's host is dead",
         &[&format!("1. {leader}, which led, is down"), "nothing listens"],
     );
+
+    let forget = |name: &str| agents.keddah(&["remove", "--member", name]);
+    let lives = agents.primary().expect("somebody leads");
+    assert_eq!(forget(lives).status.code(), Some(1), "a member is not forgotten");
+    let told = agents.keddah(&["explain"]).stdout;
+    assert!(
+        String::from_utf8_lossy(&told).contains(&format!("`keddah remove --member {leader}` forgets it"))
+    );
+    assert!(forget(leader).status.success());
+    let told = String::from_utf8_lossy(&agents.keddah(&["explain", "--all"]).stdout).into_owned();
+    assert!(!told.contains(&format!("\n{leader} (gone")), "{told}");
+    assert_eq!(forget(leader).status.code(), Some(1), "nothing is kept of it");
 }
 
 #[test]
