@@ -1,12 +1,15 @@
 //! What makes the loop look before its time: changes in etcd that concern it, and signals. Nothing here acts.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
+use crate::cluster::{Role, State};
 use crate::contract::keys::{Key, Keys};
+use crate::contract::member::MemberDocument;
 use crate::etcd::Client;
 use crate::etcd::mirror::Mirror;
 use crate::etcd::watch::{Change, watch};
@@ -25,14 +28,33 @@ pub fn watch_keys(client: &Client, keys: &Keys, me: &str, mirror: Arc<Mirror>, w
     let mut changes = watch(client, keys.prefix());
     let (keys, me) = (keys.clone(), me.to_owned());
     tokio::spawn(async move {
+        let mut turns = Turns::default();
         while let Some(change) = changes.recv().await {
-            let concerns = concerns(&keys, &me, &change);
+            let concerns = concerns(&keys, &me, &change) || turns.take(&keys, &me, &change);
             mirror.take(&change, concerns);
             if concerns {
                 wake.notify_one();
             }
         }
     });
+}
+
+/// What the other members are, as they said last: one that serves from here on, or has stopped, is what somebody may be
+/// waiting for.
+#[derive(Debug, Default)]
+struct Turns(BTreeMap<String, (Option<Role>, Option<State>)>);
+
+impl Turns {
+    /// Tells whether a change makes another member something else than it was.
+    fn take(&mut self, keys: &Keys, me: &str, change: &Change) -> bool {
+        let Change::Put(kv) = change else { return false };
+        let Key::Member(name) = keys.read(&kv.key) else { return false };
+        let Some(document) = MemberDocument::parse(&kv.value).ok().filter(|_| name != me) else {
+            return false;
+        };
+        let is = (document.role(), document.state());
+        self.0.insert(name.to_owned(), is) != Some(is)
+    }
 }
 
 /// The others' positions and the status change with each write; the loop sees them in its own time.
@@ -77,6 +99,29 @@ pub fn listen(signals: &Arc<Signals>, wake: &Arc<Notify>) -> std::io::Result<()>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::etcd::Kv;
+
+    #[test]
+    fn a_member_that_serves_from_here_on_wakes_and_its_positions_do_not() {
+        let keys = Keys::new("service", "demo");
+        let mut turns = Turns::default();
+        let mut put = |name: &str, text: &str| {
+            let kv = Kv {
+                key: keys.member(name),
+                value: text.to_owned(),
+                create_revision: 1,
+                mod_revision: 9,
+                version: 2,
+                lease: 7,
+            };
+            turns.take(&keys, "a", &Change::Put(kv))
+        };
+
+        assert!(put("b", r#"{"role": "replica", "state": "starting"}"#), "what it was is not known");
+        assert!(!put("b", r#"{"role": "replica", "state": "starting", "xlog_location": 7}"#));
+        assert!(put("b", r#"{"role": "primary", "state": "running"}"#));
+        assert!(!put("a", r#"{"role": "replica", "state": "stopped"}"#), "it knows itself");
+    }
 
     #[test]
     fn a_status_does_not_wake_and_a_leader_does() {
