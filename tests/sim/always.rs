@@ -158,7 +158,7 @@ impl World {
                 "it lacks more than maximum_lag_on_failover",
             ),
             (
-                known.is_some_and(|known| known > timeline) && settings.standby_cluster.is_none(),
+                !forced && known.is_some_and(|known| known > timeline) && settings.standby_cluster.is_none(),
                 "its timeline has been left",
             ),
             (
@@ -173,6 +173,11 @@ impl World {
         self.oracle.holds(self.now, "I3", why.is_none(), || {
             format!("{me} took the lock although {}", why.unwrap_or_default())
         });
+        // A person has thrown away what was begun since: its numbers may be begun again.
+        if forced && self.oracle.highest_timeline > timeline {
+            self.oracle.highest_timeline = timeline;
+            self.begun_twice = true;
+        }
         let of_cluster = data == Some(compared.system_id)
             && !matches!(compared.initialize, Identifier::Is(id) if Some(id) != data);
         self.oracle.holds(self.now, "I4", of_cluster, || {

@@ -220,10 +220,11 @@ impl<'a> Draft<'a> {
             && member.facts.role == Role::Primary
             && member.facts.state == State::Running
         {
-            self.memory.leader_timeline = self.memory.leader_timeline.max(member.facts.timeline);
+            // A person may have made a member of an older timeline lead: this one counts, and not the highest.
+            self.memory.leader_timeline = member.facts.timeline.or(self.memory.leader_timeline);
         }
         if let (Lock::Mine(_), Server::Primary(facts)) = (self.situation.lock, self.situation.server) {
-            self.memory.leader_timeline = self.memory.leader_timeline.max(Some(facts.timeline));
+            self.memory.leader_timeline = Some(facts.timeline);
         }
     }
 

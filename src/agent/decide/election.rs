@@ -241,7 +241,8 @@ fn not_eligible(
         return Some(choice);
     }
     match left_behind(s, snapshot, facts.timeline, draft) {
-        Some(Reason::NotInSyncSet) if forced => {}
+        // Who names a member by a failover wants what it has, and knows that others had more.
+        Some(Reason::NotInSyncSet | Reason::OldTimeline { .. }) if forced => {}
         Some(reason) => return Some((reason, Wake::Loop)),
         None => {}
     }

@@ -25,7 +25,7 @@ pub struct Memory {
     pub promotion_crashed: bool,
     /// The identifier of the cluster, as etcd last told it to this process.
     pub identifier: Option<SystemId>,
-    /// The highest timeline that a leader of this cluster was seen on.
+    /// The timeline that a leader of this cluster was seen on last.
     pub leader_timeline: Option<Timeline>,
     /// Since when the server was told to leave recovery.
     pub promoting_since: Option<Tick>,

@@ -193,6 +193,20 @@ fn a_member_on_an_old_timeline_does_not_stand() {
     let decision = decide(&view, &memory);
 
     assert_eq!(decision.reason, Reason::OldTimeline { mine: Timeline(1), known: Timeline(2) });
+    let named = |leader: Option<&str>| {
+        let request =
+            FailoverRequest { leader: leader.map(name), candidate: Some(name("b")), scheduled_at: None };
+        let asked = healthy("b").leader_gone().with(|f| {
+            f.snapshot.failover = Some(Keyed { value: request, mod_revision: Revision(9) });
+        });
+        decide(&asked.view(), &memory).reason
+    };
+    assert!(
+        matches!(named(None), Reason::TakingLock { .. }),
+        "a person wants what it has: {:?}",
+        named(None)
+    );
+    assert_eq!(named(Some("a")), Reason::OldTimeline { mine: Timeline(1), known: Timeline(2) });
 }
 
 #[test]
