@@ -309,9 +309,15 @@ impl Agent {
         Some(status)
     }
 
+    /// Tells whether the guard has taken the device's times that go with the ttl.
+    pub(super) fn watchdog_is_in_step(&self) -> bool {
+        self.watchdog_told.as_ref() == Some(&self.watchdog_settings())
+    }
+
     fn watchdog_settings(&self) -> protocol::WatchdogSettings {
         let section = &self.config.watchdog;
-        // A device that waits longer than the lease in force lasts could never be fed, and would reset the host.
+        // A device that waits longer than the lease in force lasts could never be fed, and would reset the host. A shorter
+        // ttl counts at once, a longer one when the lock hangs on its lease.
         let lease = self.keeper.ttl().unwrap_or(self.settings.ttl);
         let ttl = self.settings.ttl.min(lease).as_secs();
         let margin = section.safety_margin.and_then(|margin| u64::try_from(margin).ok()).unwrap_or(5);
@@ -362,9 +368,9 @@ impl Agent {
 
     /// Writes down the lease, and the leadership under it, for a process after this one.
     pub(super) fn keep_state(&mut self) {
-        let lease = match self.keeper.lease() {
-            Lease::Held { id, .. } => id.0,
-            Lease::None | Lease::Lost { .. } => 0,
+        let (lease, next_lease) = match self.keeper.lease() {
+            Lease::Held { id, next, .. } => (id.0, next.map_or(0, |next| next.0)),
+            Lease::None | Lease::Lost { .. } => (0, 0),
         };
         let armed = self.keeper.armed().filter(|fence| fence.lease.0 == lease);
         let state = State {
@@ -372,6 +378,7 @@ impl Agent {
             name: self.config.name.clone(),
             scope: self.config.scope.clone(),
             lease,
+            next_lease,
             create_revision: armed.map_or(0, |fence| fence.create_revision.0),
             cluster_id: self.client.cluster_id(),
         };

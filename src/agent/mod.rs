@@ -239,6 +239,14 @@ impl Agent {
     }
 
     async fn one(&mut self, action: &Action, looked: &Looked, ended: &mut Option<Ended>) -> Verdict {
+        if let Action::MoveLock { .. } = action {
+            // A device that was fed by the longer lease's time could reset the host after the shorter one has ended.
+            if !self.watchdog_is_in_step() {
+                return Verdict::Failed;
+            }
+            // A process after this one must know both leases.
+            self.keep_state();
+        }
         let particulars = self.particulars(looked);
         let ground = Ground { read: Some(&self.read), particulars: &particulars, config: &self.dynamic };
         // A promise may have been given since the look.
@@ -287,6 +295,13 @@ impl Agent {
                     Verdict::Failed
                 }
             }
+            Action::SettleLease { lease } => match self.keeper.settle(*lease).await {
+                Ok(()) => Verdict::Done,
+                Err(error) => {
+                    tracing::warn!(error = %crate::sys::chain(&error), "the lease is not settled");
+                    Verdict::Failed
+                }
+            },
             Action::CancelJob => {
                 self.jobs.cancel();
                 Verdict::Done

@@ -9,7 +9,7 @@ use crate::agent::disk::Readings;
 use crate::agent::lease::gate::Gate;
 use crate::agent::lease::keeper::Keeper;
 use crate::agent::observe::dcs::DcsRead;
-use crate::agent::view::{Guard, Lease, Running, Seen, View};
+use crate::agent::view::{Guard, LeaderKey, Lease, Running, Seen, View};
 use crate::cluster::{MemberName, Role, State, Tags};
 use crate::sys::clock::{self, Tick};
 
@@ -112,9 +112,10 @@ impl Window {
             return true;
         }
         match self.keeper.lease() {
-            Lease::Held { id, stop_at, .. } => {
-                let same = shown.view.dcs.last().and_then(|snapshot| snapshot.leader.as_ref());
-                same.is_some_and(|leader| leader.lease == id) && clock::now() < stop_at
+            Lease::Held { id, next, stop_at, .. } => {
+                let key = shown.view.dcs.last().and_then(|snapshot| snapshot.leader.as_ref());
+                let same = |key: &LeaderKey| key.lease == id || Some(key.lease) == next;
+                key.is_some_and(same) && clock::now() < stop_at
             }
             // In a pause the gate is open without a deadline.
             Lease::None | Lease::Lost { .. } => shown.view.guard == Guard::Released,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::agent::lease::keeper::Adopted;
-use crate::agent::view::{Fence, LeaseId, Revision, Snapshot};
+use crate::agent::view::{LeaseId, Revision, Snapshot};
 use crate::cluster::MemberName;
 use crate::sys::children::boot_id;
 use crate::sys::files::{self, Attributes, FileError};
@@ -20,6 +20,9 @@ pub struct State {
     /// 0: none.
     #[serde(default)]
     pub lease: i64,
+    /// The lease of another ttl that is to take its place; 0: none.
+    #[serde(default)]
+    pub next_lease: i64,
     /// Of the leader key under this lease; 0: not leading.
     #[serde(default)]
     pub create_revision: i64,
@@ -51,26 +54,29 @@ impl State {
         files::replace(path, &text, Attributes { mode: Some(0o600), uid: None, gid: None })
     }
 
-    /// Returns the lease to take over, and the fence where the leader key still bears both numbers.
+    /// Returns the lease to take over, and the fence where the leader key still bears both numbers. While the lock was on
+    /// its way from one lease to the next, it is the one that the key bears.
     pub fn adoptable(&self, me: &MemberName, snapshot: &Snapshot) -> Option<Adopted> {
-        let lease = LeaseId(self.lease);
-        if self.lease == 0 {
-            return None;
-        }
-        let fence = snapshot.leader.as_ref().and_then(|leader| {
-            let same = leader.name == *me
-                && leader.lease == lease
-                && leader.create_revision == Revision(self.create_revision);
-            same.then_some(Fence { lease, create_revision: leader.create_revision })
-        });
-        Some(Adopted { lease, fence })
+        let known = |id: i64| (id != 0).then_some(LeaseId(id));
+        let (first, next) = (known(self.lease)?, known(self.next_lease));
+        let mine = snapshot
+            .leader
+            .as_ref()
+            .filter(|leader| leader.name == *me && (leader.lease == first || Some(leader.lease) == next));
+        let Some(leader) = mine else { return Some(Adopted { lease: first, next: None, fence: None }) };
+        let led = leader.create_revision == Revision(self.create_revision);
+        Some(Adopted {
+            lease: leader.lease,
+            next: next.filter(|next| *next != leader.lease),
+            fence: led.then(|| leader.fence()),
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::view::LeaderKey;
+    use crate::agent::view::{Fence, LeaderKey};
 
     fn snapshot(lease: i64, create_revision: i64) -> Snapshot {
         let leader = LeaderKey {
@@ -90,6 +96,19 @@ mod tests {
         assert!(state.adoptable(&me, &snapshot(5, 7)).unwrap().fence.is_some());
         assert!(state.adoptable(&me, &snapshot(5, 8)).unwrap().fence.is_none());
         assert!(state.adoptable(&me, &snapshot(6, 7)).unwrap().fence.is_none());
+    }
+
+    #[test]
+    fn a_lock_that_was_on_its_way_to_another_lease_is_found_under_either() {
+        let state = State { lease: 5, next_lease: 6, create_revision: 7, ..State::default() };
+        let me = "a".parse().unwrap();
+        let found = |lease| state.adoptable(&me, &snapshot(lease, 7)).unwrap();
+        let fence = |lease| Some(Fence { lease: LeaseId(lease), create_revision: Revision(7) });
+
+        let (before, after) = (found(5), found(6));
+        assert_eq!((before.lease, before.next, before.fence), (LeaseId(5), Some(LeaseId(6)), fence(5)));
+        assert_eq!((after.lease, after.next, after.fence), (LeaseId(6), None, fence(6)));
+        assert_eq!((found(9).lease, found(9).next, found(9).fence), (LeaseId(5), None, None));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::agent::handover::{self, Document, Legacy};
 use crate::agent::lease::keeper::Handed;
 use crate::agent::look::times;
 use crate::agent::shown::Shown;
+use crate::agent::view::Lease;
 use crate::agent::{Agent, start};
 use crate::guard::protocol::{Refusal, Request, Status};
 use crate::guard::succession;
@@ -156,9 +157,12 @@ impl Agent {
         self.upgrade.refuse(reason);
     }
 
-    /// A job would be lost with its hours, and who asked for a restart would never be answered.
+    /// A job would be lost with its hours, who asked for a restart would never be answered, and only one lease is handed
+    /// over.
     fn waits_for_others(&mut self) -> bool {
-        let waits = self.jobs.is_running() || self.restart.is_some() || self.reinitialize.is_some();
+        let changes = matches!(self.keeper.lease(), Lease::Held { next: Some(_), .. });
+        let asked = self.restart.is_some() || self.reinitialize.is_some();
+        let waits = self.jobs.is_running() || asked || changes;
         if waits && !self.upgrade.told {
             tracing::info!("the upgrade waits for what is under way");
         }

@@ -240,7 +240,10 @@ pub enum Lease {
     /// None was granted yet.
     None,
     /// Surely alive until `deadline` (D). A primary begins to stop at `stop_at` (D − m1).
-    Held { id: LeaseId, deadline: Tick, stop_at: Tick },
+    ///
+    /// With another ttl asked for, `next` lives beside it and takes its place once nothing hangs on `id` any more; D is that
+    /// of the one that ends first.
+    Held { id: LeaseId, next: Option<LeaseId>, deadline: Tick, stop_at: Tick },
     /// Dead for ever: D has passed, or etcd said so. The keeper asks for another one.
     Lost { id: LeaseId },
 }
@@ -677,6 +680,8 @@ pub enum Deed {
     TakeLeaderKey,
     ReleaseLeaderKey,
     HandOver,
+    MoveLock,
+    SettleLease,
     PublishMember,
     WriteStatus,
     WriteHistory,

@@ -111,7 +111,14 @@ impl Watchdog {
         if same_device && let Some(device) = &mut self.device {
             match set_timeout(&mut device.file, &settings) {
                 Ok(timeout) => device.timeout = timeout,
-                Err(problem) => self.problem = Some(problem),
+                Err(problem) => {
+                    self.problem = Some(problem);
+                    // Fed by the old timeout's rule it might starve, and reset the host of a leader that is allowed to
+                    // do without it. One that is not is on its way down.
+                    if settings.mode == WatchdogMode::Automatic {
+                        self.let_go();
+                    }
+                }
             }
         }
         if !same_device {
@@ -332,6 +339,21 @@ mod tests {
 
         assert_eq!(std::fs::read_to_string(temp.path()).unwrap(), "Ctimeout=5\n1");
         assert!(watchdog.told().active, "it is not disarmed either");
+    }
+
+    #[test]
+    fn a_device_that_does_not_take_another_timeout_is_left_alone_where_it_is_not_required() {
+        for (mode, told) in [(WatchdogMode::Automatic, "V"), (WatchdogMode::Required, "")] {
+            let temp = tempfile::NamedTempFile::new().unwrap();
+            let mut watchdog = Watchdog::default();
+            watchdog.set(WatchdogSettings { mode, ..settings(temp.path(), 5) });
+            watchdog.activate(Tick(0)).unwrap();
+
+            watchdog.set(WatchdogSettings { mode, ..settings(temp.path(), 11) });
+            assert!(watchdog.told().problem.is_some());
+            let written = std::fs::read_to_string(temp.path()).unwrap();
+            assert_eq!(written, format!("Ctimeout=5\nCtimeout=11\n{told}"));
+        }
     }
 
     #[test]

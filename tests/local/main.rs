@@ -30,6 +30,7 @@ mod releases;
 mod ssh;
 mod sshd;
 mod succession;
+mod ttl;
 mod upgrade;
 mod versions;
 mod watchdog;

@@ -13,6 +13,7 @@ use crate::world::{Event, World};
 
 impl World {
     pub fn decide(&mut self, host: usize, read: Option<(Snapshot, Settings)>) {
+        self.hosts[host].keep_state();
         let view = self.view(host, read);
         let agent = self.hosts[host].agent.as_mut().unwrap();
         agent.looked_at = self.now;
@@ -126,6 +127,7 @@ impl World {
         match action {
             Action::Arm { fence } => self.arm(host, fence),
             Action::Disarm => self.disarm(host),
+            Action::SettleLease { lease } => self.settle(host, lease),
             Action::ReleaseGate => self.release_gate(host),
             Action::StartPrimary { fence } => self.start_primary(host, fence),
             Action::StartReplica { upstream, archive: _ } => {

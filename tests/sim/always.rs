@@ -47,7 +47,17 @@ impl World {
                 }
                 Arm::Armed { .. } | Arm::Shut { .. } | Arm::Released => true,
             };
+            // Whichever of two leases the lock hangs on while the ttl changes.
+            let state = self.put_aside.as_deref().unwrap_or(&self.etcd);
+            let key = state.leader.as_ref().filter(|key| key.name == h.name && !h.by_promise);
+            let hangs = match (key, h.arm) {
+                (Some(key), Arm::Armed { deadline, .. }) => self.earned(key.lease, h.moment(deadline)),
+                (Some(_), Arm::Shut { .. } | Arm::Released) | (None, _) => true,
+            };
             let name = h.name.clone();
+            self.oracle.holds(now, "I1", hangs || self.parted, || {
+                format!("{name} has a deadline beyond the end of the lease that the lock hangs on")
+            });
             self.oracle.holds(now, "I1", within, || format!("{name} is writable without a deadline ahead"));
             self.oracle
                 .holds(now, "I1", lease, || format!("{name} has a deadline beyond the end of its lease"));
@@ -88,6 +98,12 @@ impl World {
             self.say("-", &format!("{name} released the lock"));
             return;
         };
+        if before.leader.as_ref().is_some_and(|was| {
+            (&was.name, was.create_revision) == (&key.name, key.create_revision) && taken.is_none()
+        }) {
+            let ttl = self.etcd.leases.get(&key.lease).map_or(0, |(ttl, _)| ttl / 1_000);
+            return self.say("-", &format!("the lock of {} hangs on a lease of {ttl} s", key.name));
+        }
         let handed = before.leader.is_some();
         match handed {
             true => self.oracle.handovers += 1,

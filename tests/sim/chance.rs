@@ -159,16 +159,22 @@ fn tags(rng: &mut Rng, host: usize, time: u64) -> Planned {
     }
 }
 
+/// Another ttl, which leases of another length follow.
+pub fn ttl(rng: &mut Rng) -> Change {
+    Change::Ttl([5, 6, 10, 20, 30][rng.below(5)])
+}
+
 fn change(rng: &mut Rng) -> Change {
     let modes = [SyncMode::Off, SyncMode::On, SyncMode::Strict, SyncMode::Quorum, SyncMode::QuorumStrict];
     match rng.below(10) {
         0..=3 => Change::Sync(modes[rng.below(5)]),
         4 => Change::SyncNodes(1 + rng.below(2)),
         5 if rng.once_in(3) => Change::LoopWait(1 + rng.below(2) as u64),
-        5 => Change::Ttl([5, 6, 10, 20, 30][rng.below(5)]),
+        5 => ttl(rng),
         6 => Change::Failsafe(rng.once_in(2)),
         7 => Change::MaximumLag([0, 1_000, 1_048_576][rng.below(3)]),
+        8 if rng.once_in(2) => Change::RaceBackoff([0, 0, 5][rng.below(3)]),
         8 => Change::StartTimeout([0, 10, 300][rng.below(3)]),
-        _ => Change::RaceBackoff([0, 0, 5][rng.below(3)]),
+        _ => ttl(rng),
     }
 }

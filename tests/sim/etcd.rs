@@ -292,15 +292,21 @@ impl Etcd {
                 }
                 ok
             }
-            Action::PublishMember { lease, seen, facts } => {
-                let present = self.members.get(me).map_or(Revision(0), |member| member.mod_revision);
-                let ok = self.leases.contains_key(&lease) && present <= seen;
+            Action::MoveLock { fence, seen, to, facts } => {
+                let ok = self.holds(fence) && self.may_publish(me, to, seen);
                 if ok {
-                    let rev = Revision(self.bump());
-                    let keddah = !self.patroni.contains(me);
-                    let system_id = facts.system_id.filter(|_| keddah);
-                    let facts = MemberFacts { system_id, ..facts };
-                    self.members.insert(me.clone(), Member { lease, mod_revision: rev, keddah, facts });
+                    let rev = self.bump();
+                    self.put_member(me, to, rev, facts);
+                    self.put_leader(me, to, rev);
+                    self.leader.as_mut().unwrap().create_revision = fence.create_revision;
+                }
+                ok
+            }
+            Action::PublishMember { lease, seen, facts } => {
+                let ok = self.may_publish(me, lease, seen);
+                if ok {
+                    let rev = self.bump();
+                    self.put_member(me, lease, rev, facts);
                 }
                 ok
             }
@@ -344,6 +350,18 @@ impl Etcd {
         ok
     }
 
+    fn may_publish(&self, me: &MemberName, lease: LeaseId, seen: Revision) -> bool {
+        let present = self.members.get(me).map_or(Revision(0), |member| member.mod_revision);
+        self.leases.contains_key(&lease) && present <= seen
+    }
+
+    fn put_member(&mut self, me: &MemberName, lease: LeaseId, rev: i64, facts: MemberFacts) {
+        let keddah = !self.patroni.contains(me);
+        let system_id = facts.system_id.filter(|_| keddah);
+        let facts = MemberFacts { system_id, ..facts };
+        self.members.insert(me.clone(), Member { lease, mod_revision: Revision(rev), keddah, facts });
+    }
+
     fn put_leader(&mut self, name: &MemberName, lease: LeaseId, rev: i64) {
         self.leader = Some(LeaderKey {
             name: name.clone(),
@@ -365,6 +383,7 @@ pub fn is_etcds(deed: Deed) -> bool {
             | TakeLeaderKey
             | ReleaseLeaderKey
             | HandOver
+            | MoveLock
             | PublishMember
             | WriteStatus
             | WriteHistory

@@ -67,10 +67,50 @@ pub struct Keeper {
     pub sent: Option<(u64, Tick)>,
     /// The time to live that the lease was asked for with.
     pub asked: Duration,
+    /// What is to take its place because another ttl is asked for.
+    pub next: Option<Next>,
+    /// The request about it that is under way: its number, when it was sent, and the ttl.
+    pub next_sent: Option<(u64, Tick, Duration)>,
     /// The fence that the guard was last armed under.
     pub armed: Option<Fence>,
     /// The guard has not taken the last deadline: nothing is renewed until it has.
     pub unacknowledged: bool,
+}
+
+/// A lease beside the one in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Next {
+    pub lease: LeaseId,
+    pub deadline: Deadline,
+    pub asked: Duration,
+}
+
+impl Keeper {
+    /// The lease, and how long keys surely live that hang on it or on the next one.
+    pub fn reach(&self) -> Option<(LeaseId, Deadline)> {
+        let (lease, deadline) = self.lease?;
+        Some((lease, self.next.map_or(deadline, |next| deadline.earlier(next.deadline))))
+    }
+
+    /// Nothing hangs on the lease before the next one any more. Returns that lease.
+    pub fn succeed(&mut self) -> Option<LeaseId> {
+        let next = self.next.take()?;
+        let former = self.lease.replace((next.lease, next.deadline));
+        self.asked = next.asked;
+        (self.sent, self.next_sent) = (None, None);
+        former.map(|(lease, _)| lease)
+    }
+}
+
+/// What the file beside the guard's socket keeps for a process after this one.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept {
+    pub lease: LeaseId,
+    /// What the guard is armed under, if that rests on this lease.
+    pub fence: Option<Fence>,
+    pub deadline: Deadline,
+    pub asked: Duration,
+    pub next: Option<Next>,
 }
 
 /// Volumes with room.
@@ -91,8 +131,7 @@ pub struct Host {
     pub guard_dead: bool,
     /// When the guard looks next at the latest.
     pub guard_at: u64,
-    /// The fence of the last arm and what it promised, as the file beside the guard's socket keeps it.
-    pub kept: Option<(Fence, Deadline)>,
+    pub kept: Option<Kept>,
     /// The deadline in force rests on promises, not on the lease.
     pub by_promise: bool,
     /// After a pause the server was writing without a lease, as the pause allows, and is on its way down.
@@ -169,6 +208,16 @@ impl Host {
 
     pub fn live(&self) -> bool {
         self.up && !self.frozen
+    }
+
+    /// Writes down the agent's lease, and what it leads under.
+    pub fn keep_state(&mut self) {
+        let Some(Agent { keeper, .. }) = &self.agent else { return };
+        let Keeper { lease, asked, next, armed, .. } = *keeper;
+        self.kept = lease.map(|(lease, deadline)| {
+            let fence = armed.filter(|fence| fence.lease == lease);
+            Kept { lease, fence, deadline, asked, next }
+        });
     }
 
     pub fn agent_runs(&self) -> bool {

@@ -9,7 +9,7 @@ use keddah::guard::protocol::{Margins, Refusal, StopMode as GuardStop};
 use keddah::settings::Settings;
 
 use crate::etcd::{Reply, Request};
-use crate::host::Host;
+use crate::host::{Host, Next};
 use crate::world::{Event, World};
 
 /// The shortest pause between two looks of a guard, so that a stop that takes its time is not asked about each ms.
@@ -23,31 +23,20 @@ impl World {
         let settings = self.settings_of(host);
         let agent = self.hosts[host].agent.as_mut().unwrap();
         let process = agent.process;
-        if let Some((id, deadline)) = agent.keeper.lease
+        if let Some((id, deadline)) = agent.keeper.reach()
             && deadline.has_passed(tick)
         {
             self.lose(host, id);
         }
-        let agent = self.hosts[host].agent.as_mut().unwrap();
-        let asked = match agent.keeper.lease {
-            // A changed ttl counts from the next lease on, unless this member does not lead.
-            Some((id, _)) if agent.keeper.asked != settings.ttl && agent.keeper.armed.is_none() => {
-                agent.keeper.lease = None;
-                agent.keeper.sent = None;
-                self.call(host, Request::Revoke { lease: id });
-                settings.ttl
-            }
-            Some(_) => agent.keeper.asked,
-            None => settings.ttl,
-        };
+        let keeper = &mut self.hosts[host].agent.as_mut().unwrap().keeper;
+        let asked = keeper.lease.map_or(settings.ttl, |_| keeper.asked);
+        let asked = keeper.next.map_or(asked, |next| asked.min(next.asked));
         let period = Period::of(asked, settings.loop_wait, settings.retry_timeout);
-        let agent = self.hosts[host].agent.as_mut().unwrap();
-        if agent.keeper.sent.is_some_and(|(_, sent)| tick.since(sent) >= period.give_up_after) {
-            agent.keeper.sent = None;
-        }
+        keeper.sent.take_if(|(_, sent)| tick.since(*sent) >= period.give_up_after);
+        keeper.next_sent.take_if(|(_, sent, _)| tick.since(*sent) >= period.give_up_after);
         let next = if self.may_renew(host, &settings) { period.every } else { Duration::from_millis(100) };
         let agent = self.hosts[host].agent.as_ref().unwrap();
-        let left = agent.keeper.lease.map(|(_, deadline)| deadline.at().since(tick));
+        let left = agent.keeper.reach().map(|(_, deadline)| deadline.at().since(tick));
         let next = next.min(left.unwrap_or(next)).as_millis();
         self.at(u64::try_from(next).unwrap().max(1), Event::Keeper { host, process });
     }
@@ -62,7 +51,7 @@ impl World {
         // The certificate of confidence: a loop that hangs loses its lease.
         let hanging = Duration::from_millis(self.now - agent.looked_at);
         let confident = hanging <= settings.ttl.max(settings.loop_wait * 2);
-        let request = match agent.keeper.lease {
+        let request = match agent.keeper.reach() {
             Some((id, deadline)) => {
                 if agent.keeper.unacknowledged && !self.tell_guard(host, id, deadline, tick) {
                     return false;
@@ -70,6 +59,7 @@ impl World {
                 if !confident {
                     return false;
                 }
+                self.ask_for_next(host, settings.ttl);
                 Request::KeepAlive { lease: id }
             }
             None => Request::Grant { ttl_ms: u64::try_from(settings.ttl.as_millis()).unwrap() },
@@ -81,6 +71,80 @@ impl World {
         }
         agent.keeper.sent = Some((call, tick));
         true
+    }
+
+    /// Renews the lease that is to take the place of the one in force, or asks for one where another ttl is wanted.
+    fn ask_for_next(&mut self, host: usize, ttl: Duration) {
+        let tick = self.hosts[host].tick(self.now);
+        let keeper = &self.hosts[host].agent.as_ref().unwrap().keeper;
+        if keeper.next_sent.is_some() {
+            return;
+        }
+        let (request, asked) = match keeper.next {
+            Some(next) => (Request::KeepAlive { lease: next.lease }, next.asked),
+            None if keeper.asked == ttl => return,
+            None => (Request::Grant { ttl_ms: u64::try_from(ttl.as_millis()).unwrap() }, ttl),
+        };
+        let call = self.call(host, request);
+        self.hosts[host].agent.as_mut().unwrap().keeper.next_sent = Some((call, tick, asked));
+    }
+
+    pub fn next_kept(&mut self, host: usize, reply: Option<Reply>) {
+        let tick = self.hosts[host].tick(self.now);
+        let keeper = &mut self.hosts[host].agent.as_mut().unwrap().keeper;
+        let Some((_, sent, asked)) = keeper.next_sent.take() else { return };
+        let (Some((held, _)), Some(reply)) = (keeper.lease, reply) else { return };
+        let renewed = match (reply, keeper.next) {
+            (Reply::Granted { lease, ttl_ms }, None) => {
+                let deadline = Deadline::granted(sent, asked, Duration::from_millis(ttl_ms));
+                (!deadline.has_passed(tick)).then_some(Next { lease, deadline, asked })
+            }
+            (Reply::Alive { ttl_ms }, Some(next)) => {
+                match next.deadline.renewed(sent, tick, asked, Duration::from_millis(ttl_ms)) {
+                    Some(deadline) => Some(Next { deadline, ..next }),
+                    // The lock may hang on it: both count as dead.
+                    None => return self.lose(host, held),
+                }
+            }
+            _ => None,
+        };
+        let Some(renewed) = renewed else { return };
+        keeper.next = Some(renewed);
+        self.extend_guard(host, sent);
+        self.wake(host);
+    }
+
+    /// Gives the guard what an answered keepalive has earned. Under promises it may still be armed for a lease that has
+    /// ended.
+    fn extend_guard(&mut self, host: usize, sent: Tick) {
+        let keeper = &self.hosts[host].agent.as_ref().unwrap().keeper;
+        if let Some((lease, deadline)) = keeper.reach()
+            && keeper.armed.is_some_and(|fence| fence.lease == lease)
+        {
+            self.tell_guard(host, lease, deadline, sent);
+        }
+    }
+
+    /// Nothing hangs on the lease before this one any more.
+    pub fn settle(&mut self, host: usize, lease: LeaseId) -> Verdict {
+        let keeper = &self.hosts[host].agent.as_ref().unwrap().keeper;
+        let (held, next) = (keeper.lease.map(|(id, _)| id), keeper.next.map(|next| next.lease));
+        if next == Some(lease) {
+            if let Some(fence) = keeper.armed.filter(|fence| Some(fence.lease) == held) {
+                return self.arm(host, Fence { lease, ..fence });
+            }
+            self.succeed(host);
+            return Verdict::Done;
+        }
+        if held == Some(lease) { Verdict::Done } else { Verdict::Failed }
+    }
+
+    fn succeed(&mut self, host: usize) {
+        let former = self.hosts[host].agent.as_mut().unwrap().keeper.succeed();
+        self.hosts[host].keep_state();
+        if let Some(lease) = former {
+            self.call(host, Request::Revoke { lease });
+        }
     }
 
     pub fn kept(&mut self, host: usize, reply: Option<Reply>) {
@@ -101,9 +165,7 @@ impl World {
                 match deadline.renewed(sent, tick, asked, Duration::from_millis(ttl_ms)) {
                     Some(renewed) => {
                         agent.keeper.lease = Some((lease, renewed));
-                        if agent.keeper.armed.is_some_and(|fence| fence.lease == lease) {
-                            self.tell_guard(host, lease, renewed, sent);
-                        }
+                        self.extend_guard(host, sent);
                     }
                     None => self.lose(host, lease),
                 }
@@ -118,8 +180,9 @@ impl World {
         let tick = self.hosts[host].tick(self.now);
         let agent = self.hosts[host].agent.as_mut().unwrap();
         agent.keeper.lease = None;
+        agent.keeper.next = None;
         agent.keeper.lost = Some(lease);
-        agent.keeper.sent = None;
+        (agent.keeper.sent, agent.keeper.next_sent) = (None, None);
         agent.keeper.unacknowledged = false;
         if agent.lead.is_none_or(|lead| tick >= lead.deadline) {
             agent.keeper.armed = None;
@@ -131,13 +194,17 @@ impl World {
     pub fn arm(&mut self, host: usize, fence: Fence) -> Verdict {
         let tick = self.hosts[host].tick(self.now);
         let keeper = &self.hosts[host].agent.as_ref().unwrap().keeper;
-        let held = keeper.lease.filter(|(id, deadline)| *id == fence.lease && !deadline.has_passed(tick));
+        if keeper.next.is_some_and(|next| next.lease == fence.lease) {
+            self.succeed(host);
+        }
+        let keeper = &self.hosts[host].agent.as_ref().unwrap().keeper;
+        let held = keeper.reach().filter(|(id, deadline)| *id == fence.lease && !deadline.has_passed(tick));
         let Some((lease, deadline)) = held else { return Verdict::Failed };
         if !self.tell_guard(host, lease, deadline, tick) {
             return Verdict::Failed;
         }
         self.hosts[host].agent.as_mut().unwrap().keeper.armed = Some(fence);
-        self.hosts[host].kept = Some((fence, deadline));
+        self.hosts[host].keep_state();
         Verdict::Done
     }
 
@@ -149,9 +216,8 @@ impl World {
             Ok(()) => {
                 let h = &mut self.hosts[host];
                 h.by_promise = false;
-                let keeper = &mut h.agent.as_mut().unwrap().keeper;
-                keeper.unacknowledged = false;
-                h.kept = keeper.armed.map(|fence| (fence, deadline));
+                h.agent.as_mut().unwrap().keeper.unacknowledged = false;
+                h.keep_state();
                 true
             }
             // A lease that has died by the guard's clock opens the gate never again: another one is asked for.
@@ -193,6 +259,7 @@ impl World {
         let h = &mut self.hosts[host];
         h.agent.as_mut().unwrap().keeper.armed = None;
         h.agent.as_mut().unwrap().keeper.unacknowledged = false;
+        h.keep_state();
         if h.guard_dead {
             return Verdict::Unknown;
         }
@@ -205,6 +272,7 @@ impl World {
     pub fn release_gate(&mut self, host: usize) -> Verdict {
         let h = &mut self.hosts[host];
         h.agent.as_mut().unwrap().keeper.armed = None;
+        h.keep_state();
         if h.guard_dead {
             return Verdict::Unknown;
         }

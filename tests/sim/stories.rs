@@ -259,6 +259,7 @@ fn tell(text: &str) -> Told {
             ["resume"] => world.fault(Fault::Config(Change::Pause(false))),
             ["standby-cluster", "on"] => world.fault(Fault::Config(Change::StandbyCluster(true))),
             ["standby-cluster", "off"] => world.fault(Fault::Config(Change::StandbyCluster(false))),
+            ["ttl", time] => world.fault(Fault::Config(Change::Ttl(seconds(time) / 1_000))),
             ["sync", mode] => world.fault(Fault::Config(Change::Sync(mode.parse().unwrap()))),
             ["nofailover", _] => {
                 let f = Fault::Tags { host: at(1), nofailover: true };
@@ -300,6 +301,10 @@ fn until(world: &mut World, words: &[&str]) -> String {
         ["leader", "other", "than", name] => {
             world.run_until(limit, |w| w.leader().is_some_and(|l| l.as_str() != *name))
         }
+        ["lock", "lives", time] => world.run_until(limit, |w| {
+            let lease = w.etcd.leader.as_ref().and_then(|key| w.etcd.leases.get(&key.lease));
+            lease.is_some_and(|(ttl, _)| *ttl == seconds(time))
+        }),
         ["leader", name] => world.run_until(limit, |w| w.leader().is_some_and(|l| l.as_str() == *name)),
         other => panic!("no condition `{}`", other.join(" ")),
     };

@@ -8,6 +8,7 @@ use keddah::agent::view::Watchdog;
 use keddah::cluster::SyncMode;
 use keddah::settings::Settings;
 
+use crate::chance::ttl;
 use crate::faults::Fault;
 use crate::oracle::Oracle;
 use crate::rng::Rng;
@@ -96,6 +97,7 @@ fn storm(seed: u64, only: &Only) -> Run {
     if rng.once_in(4) {
         world.hosts.iter_mut().for_each(|h| h.watchdog = Watchdog::Usable);
     }
+    let restless = seed % 20 == 18;
     world.say("*", &format!("{settings:?}"));
     if !world.run_until(FRESH, World::whole) {
         world.oracle.violate(FRESH, "three fresh hosts did not become a cluster in time".to_owned());
@@ -111,6 +113,10 @@ fn storm(seed: u64, only: &Only) -> Run {
             }
             let pause = if rng.once_in(5) { rng.between(50, 12_000) } else { rng.between(10, 3_000) };
             let (fault, end) = world.random_fault(&mut rng);
+            // Some runs change the ttl all the time, whatever else happens.
+            if restless && rng.once_in(2) {
+                world.fault(Fault::Config(ttl(&mut rng)));
+            }
             if only.as_ref().is_none_or(|only| only.contains(&number)) && world.applies(&fault) {
                 happened.push(number);
                 world.at(0, Event::Fault(fault));

@@ -30,9 +30,11 @@ impl World {
             }
         };
         let settings = agent.last_read.as_ref().map_or(default, |read| read.1.clone());
-        let lease = match (agent.keeper.lease, agent.keeper.lost) {
+        let lease = match (agent.keeper.reach(), agent.keeper.lost) {
             (Some((id, deadline)), _) if !deadline.has_passed(now) => {
-                Lease::Held { id, deadline: deadline.at(), stop_at: deadline.stop_at() }
+                let next = agent.keeper.next.filter(|_| !agent.keeper.unacknowledged);
+                let next = next.map(|next| next.lease);
+                Lease::Held { id, next, deadline: deadline.at(), stop_at: deadline.stop_at() }
             }
             (Some((id, _)), _) | (None, Some(id)) => Lease::Lost { id },
             (None, None) => Lease::None,

@@ -10,7 +10,7 @@ use keddah::cluster::*;
 use keddah::settings::Settings;
 
 use crate::etcd::{Etcd, Reply, Request};
-use crate::host::{Agent, Host, Keeper, Phase};
+use crate::host::{Agent, Host, Keeper, Kept, Phase};
 use crate::network::{ETCD, Network};
 use crate::oracle::Oracle;
 use crate::postgres::Process;
@@ -296,16 +296,13 @@ impl World {
         let mut keeper = Keeper::default();
         // Adoption: the lease that the guard is armed with is this member's own, from the process before.
         let ttl = self.etcd.config.0.ttl;
-        if let Some((fence, deadline)) = self.hosts[host].kept
-            && !deadline.has_passed(self.hosts[host].tick(self.now))
-        {
-            keeper = Keeper {
-                lease: Some((fence.lease, deadline)),
-                armed: Some(fence),
-                asked: ttl,
-                unacknowledged: true,
-                ..keeper
-            };
+        if let Some(Kept { lease, fence: armed, deadline, asked, next }) = self.hosts[host].kept {
+            let (lease, unacknowledged) = (Some((lease, deadline)), armed.is_some());
+            let found = Keeper { lease, armed, asked, next, unacknowledged, ..keeper.clone() };
+            let tick = self.hosts[host].tick(self.now);
+            if found.reach().is_some_and(|(_, deadline)| !deadline.has_passed(tick)) {
+                keeper = found;
+            }
         }
         let h = &mut self.hosts[host];
         h.agent_stopped = false;
@@ -506,6 +503,10 @@ impl World {
         let agent = self.hosts[host].agent.as_mut().unwrap();
         if agent.keeper.sent.is_some_and(|(sent, _)| sent == call) {
             self.kept(host, reply);
+            return;
+        }
+        if agent.keeper.next_sent.is_some_and(|(sent, ..)| sent == call) {
+            self.next_kept(host, reply);
             return;
         }
         match &mut agent.phase {

@@ -94,6 +94,10 @@ impl DcsActor {
                 }
                 txn
             }
+            Action::MoveLock { fence, seen, to, facts } => self
+                .fenced(*fence)
+                .and(self.publish(*to, *seen, facts, ground))
+                .then(Write::put_leased(self.keys.leader(), self.me.as_str(), to.0)),
             Action::PublishMember { lease, seen, facts } => self.publish(*lease, *seen, facts, ground),
             Action::WriteStatus { fence, status } => self.write_status(*fence, status),
             Action::WriteHistory { fence, history } => {

@@ -58,6 +58,18 @@ pub enum Action {
         sync: Option<SyncState>,
         keep_failover: bool,
     },
+    /// One transaction: own fence, the own member document not written since `seen` → `leader` and the document, with these
+    /// facts, under the lease `to`, which takes the place of the fence's.
+    MoveLock {
+        fence: Fence,
+        seen: Revision,
+        to: LeaseId,
+        facts: MemberFacts,
+    },
+    /// Nothing of this member's hangs on the lease before this one any more: the keeper lets that end.
+    SettleLease {
+        lease: LeaseId,
+    },
     /// Put the own member document, under the own lease, unless it was written since `seen`, the revision of the look: one
     /// that was given up and comes late must not tell what was. Addresses and versions are added on the way.
     PublishMember {
@@ -288,6 +300,8 @@ impl Action {
             Action::TakeLeaderKey { .. } => Deed::TakeLeaderKey,
             Action::ReleaseLeaderKey { .. } => Deed::ReleaseLeaderKey,
             Action::HandOver { .. } => Deed::HandOver,
+            Action::MoveLock { .. } => Deed::MoveLock,
+            Action::SettleLease { .. } => Deed::SettleLease,
             Action::PublishMember { .. } => Deed::PublishMember,
             Action::WriteStatus { .. } => Deed::WriteStatus,
             Action::WriteHistory { .. } => Deed::WriteHistory,

@@ -137,7 +137,12 @@ pub(super) fn healthy(me: &str) -> Fixture {
         local: Local::default(),
         settings: Settings::default(),
         dcs: Seen::Never,
-        lease: Lease::Held { id: LeaseId(lease), deadline: NOW + secs(30), stop_at: NOW + secs(27) },
+        lease: Lease::Held {
+            id: LeaseId(lease),
+            next: None,
+            deadline: NOW + secs(30),
+            stop_at: NOW + secs(27),
+        },
         failsafe: Failsafe::default(),
         guard: if leads { Guard::Armed { fence, until: NOW + secs(30) } } else { Guard::Closed },
         watchdog: Watchdog::NotRequired,

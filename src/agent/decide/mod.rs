@@ -19,6 +19,7 @@ mod election;
 mod failsafe;
 mod identity;
 mod leader;
+mod lease;
 mod leaving;
 mod pause;
 mod publish;

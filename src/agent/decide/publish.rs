@@ -8,6 +8,7 @@ use crate::cluster::{ReplicationState, Role, State};
 use super::Action;
 use super::action::{CallbackEvent, CallbackRole};
 use super::draft::Draft;
+use super::lease;
 use super::memory::Announced;
 use super::situation::{Lock, Server, Situation, Was};
 
@@ -25,14 +26,23 @@ pub(super) fn publish(s: &Situation<'_>, draft: &mut Draft<'_>) {
         )
     });
     let tail = last.map(|at| draft.actions.split_off(at)).unwrap_or_default();
-    if let (Some(snapshot), Lease::Held { id, deadline, .. }) = (s.snapshot(), s.view.lease)
+    if let (Some(snapshot), Lease::Held { id, next, deadline, .. }) = (s.snapshot(), s.view.lease)
         && s.now() < deadline
     {
-        let facts = facts(s, draft);
-        let missing = snapshot.members.get(&s.view.me).is_none_or(|member| member.lease != id);
-        if missing || due(s, draft, id, &facts) {
-            draft.act(Action::PublishMember { lease: id, seen: snapshot.revision, facts: facts.clone() });
-            draft.memory.published = Some((s.now(), id, facts));
+        let (facts, seen) = (facts(s, draft), snapshot.revision);
+        if let Some((fence, to)) = lease::moves(s, id, next, draft) {
+            draft.act(Action::MoveLock { fence, seen, to, facts: facts.clone() });
+            draft.memory.published = Some((s.now(), to, facts));
+        } else {
+            let lease = lease::of_document(s, id, next);
+            let missing = snapshot.members.get(&s.view.me).is_none_or(|member| member.lease != lease);
+            if missing || due(s, draft, lease, &facts) {
+                draft.act(Action::PublishMember { lease, seen, facts: facts.clone() });
+                draft.memory.published = Some((s.now(), lease, facts));
+            }
+        }
+        if let Some(lease) = lease::settles(s, snapshot, next) {
+            draft.act(Action::SettleLease { lease });
         }
     }
     callbacks(s, draft);

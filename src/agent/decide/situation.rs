@@ -54,7 +54,7 @@ impl LeaseWord {
         match lease {
             Lease::None => LeaseWord::None,
             Lease::Lost { .. } => LeaseWord::Lost,
-            Lease::Held { id, deadline, stop_at } if now < stop_at => {
+            Lease::Held { id, deadline, stop_at, .. } if now < stop_at => {
                 LeaseWord::Safe { id, deadline, stop_at }
             }
             Lease::Held { deadline, .. } => LeaseWord::Doubtful { deadline },
@@ -344,7 +344,7 @@ fn parted(
 fn lock(view: &View) -> Lock<'_> {
     let Seen::Now(snapshot) = &view.dcs else { return Lock::Unknown };
     let lives = |lease: LeaseId| match view.lease {
-        Lease::Held { id, deadline, .. } => id == lease && view.now < deadline,
+        Lease::Held { id, next, deadline, .. } => (id == lease || next == Some(lease)) && view.now < deadline,
         Lease::None | Lease::Lost { .. } => false,
     };
     match (&snapshot.leader, &snapshot.initialize) {
@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_lease_turns_doubtful_at_its_first_margin() {
-        let lease = Lease::Held { id: LeaseId(1), deadline: Tick(30_000), stop_at: Tick(27_000) };
+        let lease = Lease::Held { id: LeaseId(1), next: None, deadline: Tick(30_000), stop_at: Tick(27_000) };
 
         for (now, safe) in [(0, true), (26_999, true), (27_000, false), (40_000, false)] {
             assert_eq!(matches!(LeaseWord::of(lease, Tick(now)), LeaseWord::Safe { .. }), safe, "{now}");
@@ -387,9 +387,12 @@ mod tests {
     #[test]
     fn the_own_name_under_another_lease_is_not_the_lock() {
         let mut view = healthy("a").view();
-        view.lease = Lease::Held { id: LeaseId(99), deadline: Tick(2_000_000), stop_at: Tick(1_900_000) };
-
+        let (deadline, stop_at) = (Tick(2_000_000), Tick(1_900_000));
+        view.lease = Lease::Held { id: LeaseId(99), next: None, deadline, stop_at };
         assert!(matches!(Situation::of(&view).lock, Lock::OldMine(_)));
+
+        view.lease = Lease::Held { id: LeaseId(99), next: Some(LeaseId(1)), deadline, stop_at };
+        assert!(matches!(Situation::of(&view).lock, Lock::Mine(_)), "unless that is to be its own");
     }
 
     /// Old primary on timeline 1, leader on timeline 2 that branched off at 1000.

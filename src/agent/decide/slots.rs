@@ -487,6 +487,7 @@ mod tests {
             }
             world.view.now = at;
             world.view.lease = crate::agent::view::Lease::Held {
+                next: None,
                 id: crate::agent::view::LeaseId(1),
                 deadline: at + secs(30),
                 stop_at: at + secs(27),

@@ -52,7 +52,8 @@ fn a_leader_goes_on_in_silence_until_the_first_margin() {
 #[test]
 fn a_primary_looks_again_no_later_than_its_first_margin() {
     let world = healthy("a").with(|f| {
-        f.view.lease = Lease::Held { id: LeaseId(1), deadline: NOW + secs(5), stop_at: NOW + secs(2) };
+        f.view.lease =
+            Lease::Held { id: LeaseId(1), next: None, deadline: NOW + secs(5), stop_at: NOW + secs(2) };
     });
 
     assert_eq!(decision(world).look_again, (NOW + secs(2), Why::LeaseMargin));

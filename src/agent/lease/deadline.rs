@@ -73,6 +73,12 @@ impl Deadline {
         Some(if next.at < self.at && next.margins == self.margins { self } else { next })
     }
 
+    /// Returns the one that ends first: it counts while nobody knows on which of two leases a key hangs.
+    #[must_use]
+    pub fn earlier(self, other: Deadline) -> Deadline {
+        if other.at < self.at { other } else { self }
+    }
+
     /// Returns D.
     pub fn at(self) -> Tick {
         self.at
@@ -188,6 +194,17 @@ mod tests {
         let deadline = Deadline::granted(Tick(0), secs(30), secs(30));
         let renewed = deadline.renewed(Tick(1_000), Tick(1_010), secs(5), secs(30)).unwrap();
         assert_eq!(renewed.at(), Tick(6_000));
+    }
+
+    #[test]
+    fn of_two_leases_the_one_that_ends_first_counts() {
+        let (long, short) = (secs(30), secs(6));
+        let long = Deadline::granted(Tick(0), long, long);
+
+        let beside = Deadline::granted(Tick(20_000), short, short);
+        assert_eq!((long.earlier(beside), beside.earlier(long)), (beside, beside));
+        let later = Deadline::granted(Tick(25_000), short, short);
+        assert_eq!((long.earlier(later), later.earlier(long)), (long, long));
     }
 
     #[test]

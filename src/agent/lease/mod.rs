@@ -4,3 +4,5 @@ pub mod confidence;
 pub mod deadline;
 pub mod gate;
 pub mod keeper;
+
+mod task;
