@@ -662,6 +662,8 @@ pub enum JobFailure {
     Transient,
     /// The source lets nobody in as the user of pg_rewind, or this user may not read its files: nothing was begun.
     NotGranted,
+    /// A copy does not fit, by so much, even where what is here is removed: nothing was begun.
+    NoRoom { missing_mb: u64 },
 }
 
 /// What became of one action.

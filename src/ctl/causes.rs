@@ -106,6 +106,7 @@ pub(crate) const FAULTS: &[&str] = &[
     "ReplicaStartHangs",
     "WalGone",
     "RewindNotGranted",
+    "NoRoomForCopy",
     "RecoveringFromCrash",
     "Diverged",
     "ForeignData",

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use crate::postgres::query::{QueryError, Session};
 use crate::postgres::standby::conninfo;
 use crate::postgres::{Installation, ProgramError, run};
 use crate::sys::process::Program;
@@ -33,6 +34,30 @@ impl Source {
         pairs.extend(self.options.iter().map(|(keyword, value)| (keyword.as_str(), value.as_str())));
         conninfo(&pairs)
     }
+}
+
+/// How large a tablespace of the source is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TablespaceSize {
+    /// The folder; None: it is inside the data directory.
+    pub location: Option<String>,
+    pub bytes: u64,
+}
+
+/// Asks how large the tablespaces are; what else a data directory holds is small beside them, but for WAL.
+///
+/// # Errors
+/// The server did not answer, or this user may not know.
+pub async fn sizes(session: &Session) -> Result<Vec<TablespaceSize>, QueryError> {
+    let statement = "SELECT pg_catalog.pg_tablespace_location(oid), pg_catalog.pg_tablespace_size(oid)
+        FROM pg_catalog.pg_tablespace";
+    let size = |row: Vec<Option<String>>| {
+        let mut values = row.into_iter();
+        let location = values.next()?.filter(|location| !location.is_empty());
+        Some(TablespaceSize { location, bytes: values.next()??.parse().ok()? })
+    };
+    let sizes = session.rows(statement).await?.into_iter().map(size).collect::<Option<Vec<_>>>();
+    sizes.ok_or(QueryError::Unreadable("the sizes of tablespaces"))
 }
 
 /// Options that are the agent's business.

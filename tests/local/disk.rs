@@ -225,3 +225,43 @@ fn a_full_volume_ends_a_primary_once_and_the_next_leads_only_with_room() {
         cluster.all_stream();
     });
 }
+
+#[test]
+fn a_copy_that_does_not_fit_is_not_begun_and_the_data_stays() {
+    apart(|| {
+        let volume = Volume::mount(96);
+        let mut agents = Agents::prepare("", false);
+        let (root, data) = (agents.folder().join("b"), volume.path().join("data"));
+        let data_dir = format!("data_dir: {}", root.join("data").display());
+        agents.edit_config("b", &data_dir, &format!("data_dir: {}", data.display()));
+        let waldir =
+            format!("postgresql:\n  basebackup: [{{waldir: {}}}]\n  listen", root.join("wal").display());
+        agents.edit_config("b", "postgresql:\n  listen", &waldir);
+        std::os::unix::fs::symlink(&data, root.join("data")).unwrap();
+        agents = agents.run();
+        assert!(agents.sql("a", "CREATE TABLE t (x text)").is_some());
+        // The leader's data grows beyond the volume of a replica that has not replayed it yet.
+        assert!(agents.sql("b", "SELECT pg_wal_replay_pause()").is_some());
+        for _ in 0..4 {
+            assert!(agents.sql("a", WRITE).is_some());
+        }
+        let files = || std::fs::read_dir(data.join("base/1")).map_or(0, std::iter::Iterator::count);
+        let before = files();
+
+        assert_eq!(agents.post("b", "/reinitialize", "{}").0, 200);
+        within(SLOW, "it is refused", || agents.log("b").contains("MB more than there is room for"));
+        assert!(agents.log("b").contains("which is left alone"), "{}", agents.log("b"));
+        assert!(before > 0 && files() >= before, "nothing was removed");
+
+        volume.grow(512);
+        let rows = agents.sql("a", "SELECT count(*) FROM t");
+        within(SLOW, "it goes on with the data that it had", || {
+            agents.streaming() == 2 && agents.sql("b", "SELECT count(*) FROM t") == rows
+        });
+        let copies = || agents.log("b").matches("the job is done job=clone").count();
+        assert_eq!(copies(), 1, "the first one");
+        assert_eq!(agents.post("b", "/reinitialize", "{}").0, 200);
+        within(SLOW, "a copy that fits is made", || copies() == 2);
+        within(SLOW, "both stream", || agents.streaming() == 2);
+    });
+}

@@ -183,6 +183,8 @@ pub struct Postgres {
     pub lacks_wal: bool,
     /// The user of pg_rewind may not read the files of other members.
     pub no_grants: bool,
+    /// A copy of another server does not fit here.
+    pub too_small: bool,
     /// The next starts take this long.
     pub start_takes: Option<u64>,
     /// Starts that fail.
@@ -211,6 +213,7 @@ impl Postgres {
             slow_replay: false,
             lacks_wal: false,
             no_grants: false,
+            too_small: false,
             start_takes: None,
             broken_starts: 0,
             stop_takes: None,

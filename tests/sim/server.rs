@@ -148,6 +148,12 @@ impl World {
         if !down && !matches!(job, Job::PostBootstrap { .. } | Job::PrePromote { .. }) {
             return Verdict::Failed;
         }
+        if matches!(job, Job::Clone { .. }) && h.postgres.too_small {
+            let why = JobFailure::NoRoom { missing_mb: 100 };
+            let state = JobState::Failed { at: tick, why };
+            h.job = Some(JobReport { job, started: tick, progressed: tick, state });
+            return Verdict::Done;
+        }
         if let Job::Clone { source, replaces } = &job {
             if h.postgres.disk.is_some() && !replaces {
                 return Verdict::Failed;

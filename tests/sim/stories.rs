@@ -227,6 +227,14 @@ fn tell(text: &str) -> Told {
                 let h = at(1);
                 world.hosts[h].postgres.lacks_wal = true;
             }
+            ["too-small", _] => {
+                let h = at(1);
+                world.hosts[h].postgres.too_small = true;
+            }
+            ["large-enough", _] => {
+                let h = at(1);
+                world.hosts[h].postgres.too_small = false;
+            }
             ["revoke", _] => {
                 let h = at(1);
                 world.hosts[h].postgres.no_grants = true;

@@ -5,38 +5,50 @@ use std::path::{Path, PathBuf};
 use crate::agent::act::job::{COPY_LIMIT, JobError, Work, ended_well};
 use crate::agent::act::postgres::write_passfile;
 use crate::agent::act::restored;
+use crate::agent::act::room;
 use crate::agent::look::DYNAMIC_COPY;
 use crate::agent::observe::postgres::bootstrap_mark;
 use crate::cluster::MemberName;
 use crate::contract::methods::{BASEBACKUP, Method};
-use crate::postgres::basebackup::{self, Source};
+use crate::postgres::basebackup::{self, Source, TablespaceSize};
 use crate::postgres::{conf, has_data, is_vacant, standby};
 use crate::sys::files;
 use crate::sys::process::Program;
 
 impl Work {
     /// Copies another member.
-    pub(super) fn copy_member(&self, source: &MemberName, replaces: bool) -> Result<(), JobError> {
+    pub(super) fn copy_member(
+        &self,
+        source: &MemberName,
+        replaces: bool,
+        sizes: Option<Vec<TablespaceSize>>,
+    ) -> Result<(), JobError> {
         let source = self.source(source, &self.instance.config.postgresql.replication)?;
-        self.copy(Some(source), replaces)
+        self.copy(Some(source), replaces, sizes)
     }
 
     /// Copies the cluster that this standby cluster follows.
     pub(super) fn copy_remote(&self) -> Result<(), JobError> {
         let standby::Upstream { host, port, user, passfile, options, .. } =
             self.instance.remote().ok_or(JobError::NoRemote)?;
-        self.copy(Some(Source { host, port, user, passfile, options }), false)
+        self.copy(Some(Source { host, port, user, passfile, options }), false, None)
     }
 
-    /// Makes a replica's data by the first method that succeeds; without a source by those that need none.
-    pub(super) fn copy(&self, source: Option<Source>, replaces: bool) -> Result<(), JobError> {
+    /// Makes a replica's data by the first method that succeeds; without a source by those that need none. What is here is
+    /// removed for it only where the copy fits, as far as its size is known.
+    pub(super) fn copy(
+        &self,
+        source: Option<Source>,
+        replaces: bool,
+        sizes: Option<Vec<TablespaceSize>>,
+    ) -> Result<(), JobError> {
         write_passfile(&self.instance)?;
         let mut failed = JobError::NoMethod;
         for method in self.instance.replica_methods() {
             if source.is_none() && !method.no_leader {
                 continue;
             }
-            match self.copy_by(&method, source.as_ref(), replaces) {
+            match self.copy_by(&method, source.as_ref(), replaces, sizes.as_deref()) {
                 Ok(()) => return self.settle_copy(),
                 Err(error) => {
                     tracing::warn!(method = method.name, error = %crate::sys::chain(&error), "the method failed");
@@ -47,25 +59,38 @@ impl Work {
         Err(failed)
     }
 
-    fn copy_by(&self, method: &Method, source: Option<&Source>, replaces: bool) -> Result<(), JobError> {
+    fn copy_by(
+        &self,
+        method: &Method,
+        source: Option<&Source>,
+        replaces: bool,
+        sizes: Option<&[TablespaceSize]>,
+    ) -> Result<(), JobError> {
         let instance = &self.instance;
         let data_dir = instance.data_dir();
         let built_in = method.name == BASEBACKUP;
         let keeps = method.keep_data && !built_in;
         let mut options = instance.basebackup_options();
         if !keeps && (replaces || !is_vacant(data_dir)) {
-            let wal = link_of(&data_dir.join("pg_wal"));
-            for folder in tablespaces(data_dir) {
-                files::remove(&folder)?;
+            let (wal, spaces) = (link_of(&data_dir.join("pg_wal")), tablespaces(data_dir));
+            // A separate folder for WAL stays one.
+            if let Some(wal) = &wal
+                && !options.iter().any(|(name, _)| name == "waldir")
+            {
+                options.push(("waldir".to_owned(), Some(wal.display().to_string())));
+            }
+            if let Some(sizes) = sizes {
+                let here: Vec<PathBuf> =
+                    spaces.iter().chain(&wal).cloned().chain([data_dir.to_owned()]).collect();
+                room::check(data_dir, sizes, &options, &here)?;
+            }
+            for folder in &spaces {
+                files::remove(folder)?;
             }
             if let Some(wal) = &wal {
                 empty(wal)?;
             }
             empty(data_dir)?;
-            // A separate folder for WAL stays one.
-            if let Some(wal) = wal.filter(|_| !options.iter().any(|(name, _)| name == "waldir")) {
-                options.push(("waldir".to_owned(), Some(wal.display().to_string())));
-            }
         }
         if let (true, Some(source)) = (built_in, source) {
             basebackup::copy(&instance.installation, data_dir, source, &options, COPY_LIMIT)?;

@@ -72,12 +72,18 @@ pub enum JobError {
     NotLetIn { user: String, source: QueryError },
     #[error("`{user}` may not call {missing} at the source, so pg_rewind has not begun")]
     NotGranted { user: String, missing: String },
+    #[error("the copy needs {} MB at {}, where {} MB are free or would be without the data that is here, which is left alone",
+        needed >> 20, path.display(), there >> 20)]
+    NoRoom { path: PathBuf, needed: u64, there: u64 },
     #[error("the job was ended")]
     Cancelled,
 }
 
 impl JobError {
     fn why(&self) -> JobFailure {
+        if let JobError::NoRoom { needed, there, .. } = self {
+            return JobFailure::NoRoom { missing_mb: needed.saturating_sub(*there).div_ceil(1 << 20) };
+        }
         match matches!(self, JobError::NotLetIn { .. } | JobError::NotGranted { .. }) {
             true => JobFailure::NotGranted,
             false => JobFailure::Transient,
@@ -180,12 +186,12 @@ impl Work {
             Job::Initdb => self.blocking(Work::make).await,
             Job::PostBootstrap { .. } => self.post_bootstrap().await,
             Job::Clone { source, replaces } => {
-                let (source, replaces) = (source.clone(), *replaces);
-                self.blocking(move |work| work.copy_member(&source, replaces)).await
+                let (source, replaces, sizes) = (source.clone(), *replaces, self.size_of(source).await);
+                self.blocking(move |work| work.copy_member(&source, replaces, sizes)).await
             }
             Job::CloneRemote => self.blocking(Work::copy_remote).await,
             Job::ArchiveLast { .. } => self.blocking(Work::archive_last).await,
-            Job::Restore => self.blocking(|work| work.copy(None, false)).await,
+            Job::Restore => self.blocking(|work| work.copy(None, false, None)).await,
             Job::PrePromote { .. } => self.pre_promote().await,
             Job::Rewind { source, timeline } => {
                 self.may_rewind(source).await?;
@@ -222,7 +228,7 @@ impl Work {
         Ok(())
     }
 
-    fn place(&self, member: &MemberName) -> Result<(String, u16), JobError> {
+    pub(super) fn place(&self, member: &MemberName) -> Result<(String, u16), JobError> {
         let place = self.read.documents.get(member).and_then(|document| document.host_port());
         place.ok_or_else(|| JobError::Unknown(member.as_str().to_owned()))
     }

@@ -7,4 +7,5 @@ pub mod job;
 pub mod postgres;
 pub mod preflight;
 mod restored;
+mod room;
 mod slots;

@@ -37,6 +37,9 @@ const AFTER_FAILURE: Duration = Duration::from_millis(500);
 /// How long to wait before a failed job is tried again.
 pub(super) const JOB_BACKOFF: Duration = Duration::from_secs(5);
 
+/// How soon to find out again whether a copy fits: for that all files of both sides are looked at.
+const ROOM_AGAIN: Duration = Duration::from_secs(30);
+
 /// How long to wait before a start is tried again, times the number of starts so far.
 const START_BACKOFF: Duration = Duration::from_secs(1);
 
@@ -138,13 +141,20 @@ impl<'a> Draft<'a> {
 
     /// Begins a job, or says until when not because the last one of its kind failed.
     pub(super) fn start_job(&mut self, job: Job, reason: Reason) -> Choice {
-        if let Some(JobReport { job: last, state: JobState::Failed { at, .. }, .. }) =
+        if let Some(JobReport { job: last, state: JobState::Failed { at, why }, .. }) =
             &self.situation.view.job
             && last.name() == job.name()
-            && self.situation.now() < *at + JOB_BACKOFF
         {
-            let until = *at + JOB_BACKOFF;
-            return (Reason::JobBackoff { until }, Wake::At(until, Why::Backoff));
+            let (until, reason) = match *why {
+                JobFailure::NoRoom { missing_mb } => (*at + ROOM_AGAIN, Reason::NoRoomForCopy { missing_mb }),
+                JobFailure::Transient | JobFailure::NotGranted => {
+                    let until = *at + JOB_BACKOFF;
+                    (until, Reason::JobBackoff { until })
+                }
+            };
+            if self.situation.now() < until {
+                return (reason, Wake::At(until, Why::Backoff));
+            }
         }
         self.act(Action::StartJob { job });
         (reason, Wake::After)

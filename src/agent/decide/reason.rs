@@ -159,6 +159,9 @@ reasons! {
     NobodyToClone => "I have no data and nobody to copy it from";
     /// The last attempt failed; it is repeated after a while.
     JobBackoff { until: Tick } => "the last attempt failed; I try again at {until}";
+    /// A new copy does not fit on the volumes here, what its removal frees counted in: the data that is here is left as it is,
+    /// and it is tried again after a while.
+    NoRoomForCopy { missing_mb: u64 } => "a new copy needs {missing_mb} MB more than there is room for; I leave my data as it is";
     /// A crashed former primary finds the end of its WAL first; so does a replica that is to be rewound and has not ended in
     /// order, or whose last checkpoint is of an older timeline than its data, for pg_rewind judges by both.
     RecoveringFromCrash => "I recover from the crash in single-user mode to see how far my WAL goes";

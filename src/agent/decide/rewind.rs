@@ -112,6 +112,15 @@ fn copy_for_person(
     if asked.began && copied {
         return start(s, leader, draft);
     }
+    let failed = s.view.job.as_ref().filter(|report| matches!(report.job, Job::Clone { .. }));
+    if let Some(JobState::Failed { why: JobFailure::NoRoom { missing_mb }, .. }) = failed.map(|job| job.state)
+        && asked.began
+    {
+        // What a person has asked for must not cost the data that works.
+        draft.memory.reinitialize = None;
+        draft.act(Action::AnswerRequest { id: asked.id, done: false });
+        return (Reason::NoRoomForCopy { missing_mb }, Wake::After);
+    }
     let from_leader = s.view.requests.reinitialize.as_ref().is_some_and(|request| request.from_leader);
     let Some(source) = replica::source(s, leader, from_leader) else {
         return (Reason::NobodyToClone, Wake::Loop);
