@@ -29,10 +29,12 @@ pub fn watch_keys(client: &Client, keys: &Keys, me: &str, mirror: Arc<Mirror>, w
     let (keys, me) = (keys.clone(), me.to_owned());
     tokio::spawn(async move {
         let mut turns = Turns::default();
-        while let Some(change) = changes.recv().await {
-            let concerns = concerns(&keys, &me, &change) || turns.take(&keys, &me, &change);
-            mirror.take(&change, concerns);
-            if concerns {
+        while let Some(changes) = changes.recv().await {
+            let concerning =
+                changes.iter().filter(|change| concerns(&keys, &me, change) | turns.take(&keys, &me, change));
+            let concern = concerning.count() > 0;
+            mirror.take(&changes, concern);
+            if concern {
                 wake.notify_one();
             }
         }

@@ -181,7 +181,11 @@ impl Client {
 
     /// Makes the next calls begin with another endpoint than the one preferred at present.
     fn prefer_next(&self) {
-        self.inner.preferred.send_modify(|index| *index = (*index + 1) % self.inner.nodes.len().max(1));
+        let next = |index: usize| (index + 1) % self.inner.nodes.len().max(1);
+        self.inner.preferred.send_if_modified(|index| {
+            let before = std::mem::replace(index, next(*index));
+            before != *index
+        });
     }
 
     /// Reads one key, linearizably. `Ok(None)` says that it does not exist.

@@ -47,35 +47,35 @@ impl Mirror {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a change. One that concerns decisions is not taken over: it asks for a read.
-    pub fn take(&self, change: &Change, concerns: bool) {
+    /// Takes changes, those of one revision together. Where some of them concern decisions none is taken over: they ask
+    /// for a read.
+    pub fn take(&self, changes: &[Change], concern: bool) {
         let mut kept = self.kept();
-        let revision = match change {
-            Change::Put(kv) => kv.mod_revision,
-            Change::Deleted { mod_revision, .. } => *mod_revision,
-            Change::Gap => {
-                kept.gaps += 1;
-                kept.read = None;
-                return;
-            }
-        };
-        if revision <= kept.revision {
+        if changes.contains(&Change::Gap) {
+            kept.gaps += 1;
+            kept.read = None;
+        }
+        let Some(newest) = changes.iter().filter_map(Change::revision).max() else { return };
+        let known = kept.revision;
+        if newest <= known {
             return;
         }
-        if concerns {
-            kept.concerning = revision;
+        if concern {
+            kept.concerning = newest;
             kept.read = None;
             return;
         }
-        kept.revision = revision;
-        match change {
-            Change::Put(kv) => {
-                kept.kvs.insert(kv.key.clone(), kv.clone());
+        kept.revision = newest;
+        for change in changes.iter().filter(|change| change.revision().is_some_and(|at| at > known)) {
+            match change {
+                Change::Put(kv) => {
+                    kept.kvs.insert(kv.key.clone(), kv.clone());
+                }
+                Change::Deleted { key, .. } => {
+                    kept.kvs.remove(key);
+                }
+                Change::Gap => {}
             }
-            Change::Deleted { key, .. } => {
-                kept.kvs.remove(key);
-            }
-            Change::Gap => {}
         }
     }
 
@@ -136,6 +136,10 @@ mod tests {
         Some(range.kvs.into_iter().map(|kv| (kv.key, kv.value)).collect())
     }
 
+    fn deleted(key: &str, mod_revision: i64) -> Change {
+        Change::Deleted { key: key.to_owned(), mod_revision }
+    }
+
     fn pairs(pairs: &[(&str, &str)]) -> Option<Vec<(String, String)>> {
         Some(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
     }
@@ -143,21 +147,31 @@ mod tests {
     #[test]
     fn changes_that_concern_nobody_are_taken_over() {
         let mirror = seeded(10);
-        mirror.take(&Change::Put(kv("/b", "2", 11)), false);
-        mirror.take(&Change::Put(kv("/a", "old", 9)), false);
+        mirror.take(&[Change::Put(kv("/b", "2", 11))], false);
+        mirror.take(&[Change::Put(kv("/a", "old", 9))], false);
         assert_eq!(shown(&mirror), pairs(&[("/a", "1"), ("/b", "2")]));
 
-        mirror.take(&Change::Deleted { key: "/a".to_owned(), mod_revision: 12 }, false);
+        mirror.take(&[deleted("/a", 12)], false);
         assert_eq!(shown(&mirror), pairs(&[("/b", "2")]));
         assert_eq!(mirror.range(Tick(1), AGE).map(|range| range.revision), Some(12));
         assert_eq!(mirror.revision(Tick(1), AGE), Some(12));
     }
 
     #[test]
+    fn all_that_one_transaction_has_written_is_taken_over() {
+        let mirror = seeded(10);
+        mirror.take(&[Change::Put(kv("/status", "7", 11)), Change::Put(kv("/a", "2", 11))], false);
+        assert_eq!(shown(&mirror), pairs(&[("/a", "2"), ("/status", "7")]));
+
+        mirror.take(&[Change::Put(kv("/status", "8", 12)), deleted("/leader", 12)], true);
+        assert_eq!(shown(&mirror), None, "the leader key went with the last position");
+    }
+
+    #[test]
     fn one_that_concerns_asks_for_a_read_that_shows_it() {
         let mirror = seeded(10);
         let before = mirror.before_read(Tick(1));
-        mirror.take(&Change::Deleted { key: "/leader".to_owned(), mod_revision: 12 }, true);
+        mirror.take(&[deleted("/leader", 12)], true);
         assert_eq!(shown(&mirror), None);
 
         mirror.seed(&Range { kvs: vec![], revision: 11 }, before);
@@ -172,7 +186,7 @@ mod tests {
         assert_eq!(mirror.range(Tick(60_000), AGE), None);
 
         let before = mirror.before_read(Tick(1));
-        mirror.take(&Change::Gap, true);
+        mirror.take(&[Change::Gap], true);
         mirror.seed(&Range { kvs: vec![], revision: 12 }, before);
         assert_eq!(shown(&mirror), None, "the watch was interrupted during the read");
     }

@@ -26,11 +26,22 @@ pub enum Change {
     Gap,
 }
 
+impl Change {
+    /// Returns the revision at which it happened; None for a gap.
+    pub fn revision(&self) -> Option<i64> {
+        match self {
+            Change::Put(kv) => Some(kv.mod_revision),
+            Change::Deleted { mod_revision, .. } => Some(*mod_revision),
+            Change::Gap => None,
+        }
+    }
+}
+
 /// Watches all keys that begin with `prefix` until the receiver is dropped.
 ///
-/// The first message is always [`Change::Gap`]; what happens after it is told. It is at the endpoint that calls are
+/// What one transaction has changed comes together. The first message is always [`Change::Gap`]; what happens after it is told. It is at the endpoint that calls are
 /// answered by, so that one that is silent is left as soon as a call has gone around it.
-pub fn watch(client: &Client, prefix: &str) -> mpsc::Receiver<Change> {
+pub fn watch(client: &Client, prefix: &str) -> mpsc::Receiver<Vec<Change>> {
     let (sender, receiver) = mpsc::channel(BACKLOG);
     let client = client.clone();
     let prefix = prefix.to_owned();
@@ -38,7 +49,7 @@ pub fn watch(client: &Client, prefix: &str) -> mpsc::Receiver<Change> {
     receiver
 }
 
-async fn follow(client: &Client, prefix: &str, sender: &mpsc::Sender<Change>) {
+async fn follow(client: &Client, prefix: &str, sender: &mpsc::Sender<Vec<Change>>) {
     let mut preferred = client.preferred();
     let mut pause = PAUSE_MIN;
     let mut next_revision = 0;
@@ -66,7 +77,7 @@ async fn follow(client: &Client, prefix: &str, sender: &mpsc::Sender<Change>) {
                     () = sender.closed() => return,
                 };
                 let Ok(Some(message)) = message else { break };
-                if message.created() && sender.send(Change::Gap).await.is_err() {
+                if message.created() && sender.send(vec![Change::Gap]).await.is_err() {
                     return;
                 }
                 if message.canceled() {
@@ -75,21 +86,16 @@ async fn follow(client: &Client, prefix: &str, sender: &mpsc::Sender<Change>) {
                     break;
                 }
                 pause = PAUSE_MIN;
-                for kv in message.events().iter().filter_map(etcd_client::Event::kv) {
-                    next_revision = next_revision.max(kv.mod_revision() + 1);
-                    // etcd gives a deletion no version.
-                    let change = if kv.version() == 0 {
-                        let key = String::from_utf8_lossy(kv.key()).into_owned();
-                        Change::Deleted { key, mod_revision: kv.mod_revision() }
-                    } else {
-                        Change::Put(Kv::from_library(kv))
-                    };
-                    if sender.send(change).await.is_err() {
-                        return;
-                    }
+                // etcd splits no revision over messages.
+                let changes: Vec<Change> =
+                    message.events().iter().filter_map(etcd_client::Event::kv).map(change).collect();
+                next_revision =
+                    changes.last().and_then(Change::revision).map_or(next_revision, |newest| newest + 1);
+                if !changes.is_empty() && sender.send(changes).await.is_err() {
+                    return;
                 }
             }
-            if sender.send(Change::Gap).await.is_err() {
+            if sender.send(vec![Change::Gap]).await.is_err() {
                 return;
             }
         }
@@ -98,5 +104,15 @@ async fn follow(client: &Client, prefix: &str, sender: &mpsc::Sender<Change>) {
             () = sender.closed() => return,
         }
         pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+fn change(kv: &etcd_client::KeyValue) -> Change {
+    // etcd gives a deletion no version.
+    if kv.version() == 0 {
+        let key = String::from_utf8_lossy(kv.key()).into_owned();
+        Change::Deleted { key, mod_revision: kv.mod_revision() }
+    } else {
+        Change::Put(Kv::from_library(kv))
     }
 }
