@@ -25,7 +25,8 @@ use crate::agent::look::{dynamic_copy, settings_of, times, warn_of_tags, within_
 use crate::agent::mixed::Kinds;
 use crate::agent::observe::dcs::{self, DcsRead};
 use crate::agent::observe::disk::Volumes;
-use crate::agent::observe::postgres::{Observer, Probe};
+use crate::agent::observe::postgres::Observer;
+use crate::agent::observe::probe::Probe;
 use crate::agent::promises::{self, Promises};
 use crate::agent::recorder::Recorder;
 use crate::agent::shown::Window;

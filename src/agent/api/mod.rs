@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use crate::agent::api::access::{Access, Asker};
 use crate::agent::api::commands::{Answer, Commands};
 use crate::agent::api::documents::Moment;
-use crate::agent::observe::postgres::Probe;
+use crate::agent::observe::probe::Probe;
 use crate::agent::promises::{self, PromiseError, Promises};
 use crate::agent::shown::{Shown, Window};
 use crate::agent::upgrade;

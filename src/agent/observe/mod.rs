@@ -3,5 +3,8 @@
 pub mod configuration;
 pub mod dcs;
 pub mod disk;
+mod facts;
 pub mod peers;
+mod pending;
 pub mod postgres;
+pub mod probe;

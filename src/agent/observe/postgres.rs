@@ -7,19 +7,20 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, watch};
 
-use crate::agent::instance::{Instance, read_sync_names};
+use crate::agent::instance::Instance;
 use crate::agent::observe::configuration;
 use crate::agent::observe::dcs::DcsRead;
-use crate::agent::shown::{PostgresExtras, Shown};
+use crate::agent::observe::facts::{fill, kept_by_slot, replica_timeline, running};
+use crate::agent::observe::pending::{RestartSettings, pending_restart};
+use crate::agent::shown::PostgresExtras;
 use crate::agent::view::{
-    CommitLevel, Configuration, Control, ControlState, Data, OldestWal, Postgres, PrimaryFacts, Process,
-    ReplicaFacts, Running, Slot, Standby, Started, StopMode, Tick, Upstream,
+    Configuration, Control, ControlState, Data, OldestWal, Postgres, Process, Running, Started, StopMode,
+    Tick,
 };
 use crate::cluster::control_file::ControlState as OnDisk;
-use crate::cluster::{MemberName, PgVersion, Timeline};
+use crate::cluster::{PgVersion, Timeline};
 use crate::guard::protocol::{self, Status};
-use crate::postgres::query::{Monitored, QueryError, Session, Target, connect};
-use crate::postgres::standby::parse_conninfo;
+use crate::postgres::query::{Monitored, QueryError, Session, connect};
 use crate::postgres::{controldata, has_data, history, is_vacant, rewind, slots, standby};
 use crate::sys::{children, clock};
 
@@ -344,9 +345,6 @@ fn state(state: OnDisk) -> ControlState {
     }
 }
 
-/// What a restart is needed for: name, value, and whether a new value waits for one.
-type RestartSettings = Vec<(String, String, bool)>;
-
 /// Asks all that a look needs at once: the questions share their way there and back. The settings are asked for where
 /// the server has read its configuration since `known`.
 async fn monitor(
@@ -369,252 +367,6 @@ async fn monitor(
     Ok((monitored, found, settings))
 }
 
-fn running(instance: &Instance, seen: &Monitored, found: &[slots::Slot], read: &DcsRead) -> Running {
-    let sync_names = read_sync_names(&seen.synchronous_standby_names, &instance.own_sync_names());
-    let slots: BTreeMap<String, Slot> = found
-        .iter()
-        .map(|slot| {
-            let seen = Slot {
-                kind: slot.kind.clone(),
-                active: slot.active,
-                lsn: if slot.kind.is_physical() { slot.restart } else { slot.confirmed },
-                has_xmin: slot.has_xmin,
-                lost: slot.lost,
-                failover: slot.failover,
-            };
-            (slot.name.clone(), seen)
-        })
-        .collect();
-    if seen.in_recovery {
-        return Running::Replica(ReplicaFacts {
-            timeline: seen.timeline,
-            history: history::read(instance.data_dir(), seen.timeline),
-            received: seen.received,
-            replayed: seen.replayed.unwrap_or_default(),
-            streaming: seen.receiver.as_ref().is_some_and(|receiver| receiver.status == "streaming"),
-            upstream: upstream(instance, &seen.primary_conninfo, &seen.primary_slot_name, read),
-            sync_names,
-            slots,
-        });
-    }
-    Running::Primary(PrimaryFacts {
-        timeline: seen.timeline,
-        lsn: seen.flushed.unwrap_or_default(),
-        history: history::read(instance.data_dir(), seen.timeline).unwrap_or_default(),
-        sync_names,
-        commit_level: match seen.synchronous_commit.as_str() {
-            "remote_write" => CommitLevel::Write,
-            "remote_apply" => CommitLevel::Apply,
-            _ => CommitLevel::Flush,
-        },
-        standbys: standbys(seen, read),
-        slots,
-        checkpoint_pending: seen.checkpoint_timeline < seen.timeline,
-    })
-}
-
-/// Bytes of a WAL segment, unless initdb was told otherwise; then the file's name is not found and nothing is learnt.
-const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
-
-/// Returns the timeline that a replica is on.
-///
-/// Only a WAL receiver that lives says it; without one pg_control lags behind until the next restartpoint. What the
-/// replica has received lies in a segment that is named after its timeline.
-fn replica_timeline(data_dir: &Path, seen: &Monitored) -> Timeline {
-    if seen.receiver.as_ref().is_some_and(|receiver| receiver.status == "streaming") {
-        return seen.timeline;
-    }
-    let end = seen.received.max(seen.replayed).unwrap_or_default().0.saturating_sub(1) / SEGMENT_BYTES;
-    let suffix = format!("{:08X}{:08X}", end >> 8, end & 0xFF);
-    let names = crate::sys::files::list(&data_dir.join("pg_wal")).unwrap_or_default();
-    names
-        .iter()
-        .filter_map(|name| name.to_str()?.strip_suffix(&suffix))
-        .filter(|timeline| timeline.len() == 8)
-        .filter_map(|timeline| u32::from_str_radix(timeline, 16).ok())
-        .map(Timeline)
-        .fold(seen.timeline, Timeline::max)
-}
-
-/// Tells whom a replica follows. A connection that leads to no member in its present place is `Other`.
-fn upstream(instance: &Instance, conninfo: &str, slot: &str, read: &DcsRead) -> Upstream {
-    if conninfo.trim().is_empty() {
-        return Upstream::Nobody;
-    }
-    let Some(pairs) = parse_conninfo(conninfo) else {
-        return Upstream::Other;
-    };
-    let host = pairs.get("host").map(String::as_str).unwrap_or_default();
-    let port: u16 = pairs.get("port").and_then(|port| port.parse().ok()).unwrap_or(5432);
-    let there = |document: &crate::contract::member::MemberDocument| {
-        document.host_port().is_some_and(|(h, p)| h == host && p == port)
-    };
-    let slot = Some(slot.to_owned()).filter(|slot| !slot.is_empty());
-    if instance.remote().is_some_and(|remote| (remote.host.as_str(), remote.port) == (host, port)) {
-        return Upstream::Remote { slot };
-    }
-    match read.documents.iter().find(|(_, document)| there(document)) {
-        Some((name, _)) => Upstream::Member { name: name.clone(), slot },
-        None => Upstream::Other,
-    }
-}
-
-fn standbys(seen: &Monitored, read: &DcsRead) -> BTreeMap<MemberName, Standby> {
-    let mut standbys = BTreeMap::new();
-    for sender in &seen.senders {
-        let member =
-            read.documents.keys().find(|name| name.as_str().eq_ignore_ascii_case(&sender.application_name));
-        let Some(name) = member.cloned().or_else(|| sender.application_name.parse().ok()) else {
-            continue;
-        };
-        if sender.state == "backup" {
-            continue;
-        }
-        let facts = Standby {
-            streaming: sender.state == "streaming",
-            sync: matches!(sender.sync_state.as_str(), "sync" | "quorum"),
-            written: sender.written.unwrap_or_default(),
-            flushed: sender.flushed.unwrap_or_default(),
-            replayed: sender.replayed.unwrap_or_default(),
-        };
-        // Of two connections with one name the one that is further counts.
-        standbys
-            .entry(name)
-            .and_modify(|known: &mut Standby| {
-                if known.flushed < facts.flushed {
-                    *known = facts.clone();
-                }
-            })
-            .or_insert(facts);
-    }
-    standbys
-}
-
-fn fill(extras: &mut PostgresExtras, seen: &Monitored) {
-    extras.postmaster_start_time = python_time(seen.started);
-    extras.replay_paused = seen.replay_paused;
-    extras.latest_end_lsn =
-        seen.receiver.as_ref().and_then(|receiver| receiver.latest_end).map_or(0, |lsn| lsn.0);
-    extras.replication = seen
-        .senders
-        .iter()
-        .map(|sender| {
-            serde_json::json!({
-                "application_name": sender.application_name,
-                "state": sender.state,
-                "sync_state": sender.sync_state,
-            })
-        })
-        .collect();
-}
-
-/// Who is connected takes what its slot keeps, most times: such a slot counts for so many parts less.
-const IN_USE_COUNTS: u64 = 4;
-
-/// Returns the slot that keeps the most WAL, and how many bytes of it.
-fn kept_by_slot(found: &[slots::Slot], seen: &Monitored) -> Option<(String, u64)> {
-    let end = seen.flushed.or(seen.received).max(seen.replayed)?;
-    let kept = |slot: &slots::Slot| slot.restart.map_or(0, |from| end.bytes_ahead_of(from));
-    let weight = |slot: &&slots::Slot| if slot.active { kept(slot) / IN_USE_COUNTS } else { kept(slot) };
-    found.iter().max_by_key(weight).map(|slot| (slot.name.clone(), kept(slot)))
-}
-
-/// Writes seconds since 1970 as Python prints a time with its zone.
-fn python_time(seconds: f64) -> Option<String> {
-    let micros = (seconds * 1e6).round();
-    if !(0.0..1e18).contains(&micros) {
-        return None;
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "the range is checked")]
-    let time = jiff::Timestamp::from_microsecond(micros as i64).ok()?;
-    Some(time.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S.%6f+00:00").to_string())
-}
-
-/// Returns the parameters that wait for a restart, with both values.
-fn pending_restart(settings: &RestartSettings, instance: &Instance) -> Map<String, Value> {
-    let (line, file) = crate::postgres::conf::split(&instance.parameters());
-    let mut found = Map::new();
-    let mut note = |name: &str, old: &str, new: &str| {
-        found.insert(name.to_owned(), serde_json::json!({"old_value": old, "new_value": new}));
-    };
-    for (name, setting, waits) in settings {
-        if let Some(wanted) = line.get(name) {
-            if !same_value(wanted, setting) {
-                note(name, setting, wanted);
-            }
-        } else if *waits {
-            let wanted = file.get(name).cloned().unwrap_or_default();
-            note(name, setting, &wanted);
-        }
-    }
-    found
-}
-
-/// Compares a wanted value with what the server shows: numbers as numbers, truth values as truth values.
-fn same_value(wanted: &str, shown: &str) -> bool {
-    let flag = |text: &str| match text.to_ascii_lowercase().as_str() {
-        "on" | "true" | "yes" | "1" => Some(true),
-        "off" | "false" | "no" | "0" => Some(false),
-        _ => None,
-    };
-    let number = |text: &str| text.trim().parse::<i64>().ok();
-    wanted.eq_ignore_ascii_case(shown)
-        || (number(wanted).is_some() && number(wanted) == number(shown))
-        || (matches!(shown, "on" | "off") && flag(wanted) == flag(shown))
-}
-
-/// Asks the server for its position at the moment of a question, on a connection of its own.
-#[derive(Debug, Clone)]
-pub struct Probe {
-    target: Target,
-    session: Arc<Mutex<Option<Arc<Session>>>>,
-}
-
-impl Probe {
-    pub fn new(instance: &Instance) -> Probe {
-        Probe { target: instance.target("Patroni restapi"), session: Arc::default() }
-    }
-
-    /// Returns the last look with positions of this moment; None where the server does not answer.
-    pub async fn refresh(&self, shown: &Shown) -> Option<Shown> {
-        shown.running()?;
-        let mut slot = self.session.lock().await;
-        let session = match slot.take().filter(|session| session.is_open()) {
-            Some(session) => session,
-            None => Arc::new(connect(&self.target).await.ok()?),
-        };
-        let seen = session.monitor().await.ok()?;
-        *slot = Some(session);
-        drop(slot);
-        let mut fresh = shown.clone();
-        let running = match &mut fresh.view.postgres.process {
-            Process::Running(running) => running,
-            Process::Stopped
-            | Process::Crashed
-            | Process::Starting { .. }
-            | Process::Unresponsive { .. }
-            | Process::Stopping { .. } => return None,
-        };
-        *running = match (&*running, seen.in_recovery) {
-            (Running::Replica(facts), true) => Running::Replica(ReplicaFacts {
-                timeline: facts.timeline.max(seen.timeline),
-                received: seen.received,
-                replayed: seen.replayed.unwrap_or_default(),
-                streaming: seen.receiver.as_ref().is_some_and(|receiver| receiver.status == "streaming"),
-                ..facts.clone()
-            }),
-            (Running::Primary(facts), false) => Running::Primary(PrimaryFacts {
-                timeline: seen.timeline,
-                lsn: seen.flushed.unwrap_or_default(),
-                ..facts.clone()
-            }),
-            // It has left recovery since the last look: the next look says so.
-            (Running::Replica(_), false) | (Running::Primary(_), true) => return None,
-        };
-        Some(fresh)
-    }
-}
-
 /// What the mark holds where the user's program made the cluster.
 pub const RESTORED: &[u8] = b"restored\n";
 
@@ -631,15 +383,6 @@ pub fn bootstrap_mark(data_dir: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn values_compare_as_postgres_means_them() {
-        assert!(same_value("on", "on"));
-        assert!(same_value("true", "on"));
-        assert!(same_value("0100", "100"));
-        assert!(!same_value("101", "100"));
-        assert!(!same_value("1", "off"));
-    }
 
     #[test]
     fn the_mark_of_initdb_is_not_that_of_a_restored_cluster() {
@@ -659,10 +402,5 @@ mod tests {
 
         std::fs::create_dir(temp.path().join("pg_wal")).unwrap();
         assert!(is_unfinished(temp.path()));
-    }
-
-    #[test]
-    fn times_are_written_as_python_prints_them() {
-        assert_eq!(python_time(1_769_860_800.123_456).unwrap(), "2026-01-31 12:00:00.123456+00:00");
     }
 }

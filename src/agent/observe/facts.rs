@@ -1,0 +1,189 @@
+//! What the answers of a server say: pure but for the files of timelines.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::agent::instance::{Instance, read_sync_names};
+use crate::agent::observe::dcs::DcsRead;
+use crate::agent::shown::PostgresExtras;
+use crate::agent::view::{CommitLevel, PrimaryFacts, ReplicaFacts, Running, Slot, Standby, Upstream};
+use crate::cluster::{MemberName, Timeline};
+use crate::postgres::query::Monitored;
+use crate::postgres::standby::parse_conninfo;
+use crate::postgres::{history, slots};
+
+pub(super) fn running(
+    instance: &Instance,
+    seen: &Monitored,
+    found: &[slots::Slot],
+    read: &DcsRead,
+) -> Running {
+    let sync_names = read_sync_names(&seen.synchronous_standby_names, &instance.own_sync_names());
+    let slots: BTreeMap<String, Slot> = found
+        .iter()
+        .map(|slot| {
+            let seen = Slot {
+                kind: slot.kind.clone(),
+                active: slot.active,
+                lsn: if slot.kind.is_physical() { slot.restart } else { slot.confirmed },
+                has_xmin: slot.has_xmin,
+                lost: slot.lost,
+                failover: slot.failover,
+            };
+            (slot.name.clone(), seen)
+        })
+        .collect();
+    if seen.in_recovery {
+        return Running::Replica(ReplicaFacts {
+            timeline: seen.timeline,
+            history: history::read(instance.data_dir(), seen.timeline),
+            received: seen.received,
+            replayed: seen.replayed.unwrap_or_default(),
+            streaming: seen.receiver.as_ref().is_some_and(|receiver| receiver.status == "streaming"),
+            upstream: upstream(instance, &seen.primary_conninfo, &seen.primary_slot_name, read),
+            sync_names,
+            slots,
+        });
+    }
+    Running::Primary(PrimaryFacts {
+        timeline: seen.timeline,
+        lsn: seen.flushed.unwrap_or_default(),
+        history: history::read(instance.data_dir(), seen.timeline).unwrap_or_default(),
+        sync_names,
+        commit_level: match seen.synchronous_commit.as_str() {
+            "remote_write" => CommitLevel::Write,
+            "remote_apply" => CommitLevel::Apply,
+            _ => CommitLevel::Flush,
+        },
+        standbys: standbys(seen, read),
+        slots,
+        checkpoint_pending: seen.checkpoint_timeline < seen.timeline,
+    })
+}
+
+/// Bytes of a WAL segment, unless initdb was told otherwise; then the file's name is not found and nothing is learnt.
+const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Returns the timeline that a replica is on.
+///
+/// Only a WAL receiver that lives says it; without one pg_control lags behind until the next restartpoint. What the
+/// replica has received lies in a segment that is named after its timeline.
+pub(super) fn replica_timeline(data_dir: &Path, seen: &Monitored) -> Timeline {
+    if seen.receiver.as_ref().is_some_and(|receiver| receiver.status == "streaming") {
+        return seen.timeline;
+    }
+    let end = seen.received.max(seen.replayed).unwrap_or_default().0.saturating_sub(1) / SEGMENT_BYTES;
+    let suffix = format!("{:08X}{:08X}", end >> 8, end & 0xFF);
+    let names = crate::sys::files::list(&data_dir.join("pg_wal")).unwrap_or_default();
+    names
+        .iter()
+        .filter_map(|name| name.to_str()?.strip_suffix(&suffix))
+        .filter(|timeline| timeline.len() == 8)
+        .filter_map(|timeline| u32::from_str_radix(timeline, 16).ok())
+        .map(Timeline)
+        .fold(seen.timeline, Timeline::max)
+}
+
+/// Tells whom a replica follows. A connection that leads to no member in its present place is `Other`.
+fn upstream(instance: &Instance, conninfo: &str, slot: &str, read: &DcsRead) -> Upstream {
+    if conninfo.trim().is_empty() {
+        return Upstream::Nobody;
+    }
+    let Some(pairs) = parse_conninfo(conninfo) else {
+        return Upstream::Other;
+    };
+    let host = pairs.get("host").map(String::as_str).unwrap_or_default();
+    let port: u16 = pairs.get("port").and_then(|port| port.parse().ok()).unwrap_or(5432);
+    let there = |document: &crate::contract::member::MemberDocument| {
+        document.host_port().is_some_and(|(h, p)| h == host && p == port)
+    };
+    let slot = Some(slot.to_owned()).filter(|slot| !slot.is_empty());
+    if instance.remote().is_some_and(|remote| (remote.host.as_str(), remote.port) == (host, port)) {
+        return Upstream::Remote { slot };
+    }
+    match read.documents.iter().find(|(_, document)| there(document)) {
+        Some((name, _)) => Upstream::Member { name: name.clone(), slot },
+        None => Upstream::Other,
+    }
+}
+
+fn standbys(seen: &Monitored, read: &DcsRead) -> BTreeMap<MemberName, Standby> {
+    let mut standbys = BTreeMap::new();
+    for sender in &seen.senders {
+        let member =
+            read.documents.keys().find(|name| name.as_str().eq_ignore_ascii_case(&sender.application_name));
+        let Some(name) = member.cloned().or_else(|| sender.application_name.parse().ok()) else {
+            continue;
+        };
+        if sender.state == "backup" {
+            continue;
+        }
+        let facts = Standby {
+            streaming: sender.state == "streaming",
+            sync: matches!(sender.sync_state.as_str(), "sync" | "quorum"),
+            written: sender.written.unwrap_or_default(),
+            flushed: sender.flushed.unwrap_or_default(),
+            replayed: sender.replayed.unwrap_or_default(),
+        };
+        // Of two connections with one name the one that is further counts.
+        standbys
+            .entry(name)
+            .and_modify(|known: &mut Standby| {
+                if known.flushed < facts.flushed {
+                    *known = facts.clone();
+                }
+            })
+            .or_insert(facts);
+    }
+    standbys
+}
+
+pub(super) fn fill(extras: &mut PostgresExtras, seen: &Monitored) {
+    extras.postmaster_start_time = python_time(seen.started);
+    extras.replay_paused = seen.replay_paused;
+    extras.latest_end_lsn =
+        seen.receiver.as_ref().and_then(|receiver| receiver.latest_end).map_or(0, |lsn| lsn.0);
+    extras.replication = seen
+        .senders
+        .iter()
+        .map(|sender| {
+            serde_json::json!({
+                "application_name": sender.application_name,
+                "state": sender.state,
+                "sync_state": sender.sync_state,
+            })
+        })
+        .collect();
+}
+
+/// Who is connected takes what its slot keeps, most times: such a slot counts for so many parts less.
+const IN_USE_COUNTS: u64 = 4;
+
+/// Returns the slot that keeps the most WAL, and how many bytes of it.
+pub(super) fn kept_by_slot(found: &[slots::Slot], seen: &Monitored) -> Option<(String, u64)> {
+    let end = seen.flushed.or(seen.received).max(seen.replayed)?;
+    let kept = |slot: &slots::Slot| slot.restart.map_or(0, |from| end.bytes_ahead_of(from));
+    let weight = |slot: &&slots::Slot| if slot.active { kept(slot) / IN_USE_COUNTS } else { kept(slot) };
+    found.iter().max_by_key(weight).map(|slot| (slot.name.clone(), kept(slot)))
+}
+
+/// Writes seconds since 1970 as Python prints a time with its zone.
+fn python_time(seconds: f64) -> Option<String> {
+    let micros = (seconds * 1e6).round();
+    if !(0.0..1e18).contains(&micros) {
+        return None;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "the range is checked")]
+    let time = jiff::Timestamp::from_microsecond(micros as i64).ok()?;
+    Some(time.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S.%6f+00:00").to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_python_prints_them() {
+        assert_eq!(python_time(1_769_860_800.123_456).unwrap(), "2026-01-31 12:00:00.123456+00:00");
+    }
+}
