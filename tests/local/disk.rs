@@ -1,6 +1,6 @@
 //! WAL on volumes of its own that fill up: a warning, a brake, no crash loop, and writes that return with the space.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -126,6 +126,15 @@ impl Cluster {
     }
 }
 
+/// Gives a member that is not started yet its data directory on a volume; returns where it is there.
+fn put_data_on(volume: &Volume, agents: &Agents, name: &str) -> PathBuf {
+    let (before, data) = (agents.data_dir(name), volume.path().join("data"));
+    let line = |path: &Path| format!("data_dir: {}", path.display());
+    agents.edit_config(name, &line(&before), &line(&data));
+    std::os::unix::fs::symlink(&data, before).unwrap();
+    data
+}
+
 /// Runs a test where its mounts are nobody else's, and go with its processes whatever happens.
 fn apart(test: impl FnOnce() + Send) {
     let outcome = std::thread::scope(|scope| {
@@ -230,15 +239,12 @@ fn a_full_volume_ends_a_primary_once_and_the_next_leads_only_with_room() {
 fn a_copy_that_does_not_fit_is_not_begun_and_the_data_stays() {
     apart(|| {
         let volume = Volume::mount(96);
-        let mut agents = Agents::prepare("", false);
-        let (root, data) = (agents.folder().join("b"), volume.path().join("data"));
-        let data_dir = format!("data_dir: {}", root.join("data").display());
-        agents.edit_config("b", &data_dir, &format!("data_dir: {}", data.display()));
-        let waldir =
-            format!("postgresql:\n  basebackup: [{{waldir: {}}}]\n  listen", root.join("wal").display());
-        agents.edit_config("b", "postgresql:\n  listen", &waldir);
-        std::os::unix::fs::symlink(&data, root.join("data")).unwrap();
-        agents = agents.run();
+        let agents = Agents::prepare("", false);
+        let data = put_data_on(&volume, &agents, "b");
+        let waldir = format!("waldir: {}", agents.folder().join("b/wal").display());
+        let section = format!("postgresql:\n  basebackup: [{{{waldir}}}]\n  listen");
+        agents.edit_config("b", "postgresql:\n  listen", &section);
+        let agents = agents.run();
         assert!(agents.sql("a", "CREATE TABLE t (x text)").is_some());
         // The leader's data grows beyond the volume of a replica that has not replayed it yet.
         assert!(agents.sql("b", "SELECT pg_wal_replay_pause()").is_some());
@@ -263,5 +269,92 @@ fn a_copy_that_does_not_fit_is_not_begun_and_the_data_stays() {
         assert_eq!(agents.post("b", "/reinitialize", "{}").0, 200);
         within(SLOW, "a copy that fits is made", || copies() == 2);
         within(SLOW, "both stream", || agents.streaming() == 2);
+    });
+}
+
+#[test]
+fn with_a_full_data_volume_a_member_is_fenced_and_commanded_and_follows_once_there_is_room() {
+    apart(|| {
+        let volume = Volume::mount(192);
+        let agents = Agents::prepare("", false);
+        put_data_on(&volume, &agents, "a");
+        let waldir = format!("waldir: {}", agents.folder().join("a/wal").display());
+        agents.edit_config("a", "no-sync]", &format!("no-sync, {waldir}]"));
+        agents.edit_config("a", "disk: {warn: 'off'}", "disk: {warn: 20MB}");
+        let agents = agents.run();
+        assert!(agents.sql("a", "CREATE TABLE t (x text)").is_some());
+        let postmaster = agents.postmaster("a").expect("it leads");
+
+        volume.stuff();
+        within(SLOW, "it is told", || agents.log("a").contains("the data volume has"));
+        assert_eq!(agents.sql("a", WRITE), None, "nothing can be added to a table");
+        assert_eq!(agents.status("a", "/primary"), Some(200), "it leads, and is read from");
+        assert_eq!(agents.sql("a", "SELECT count(*) FROM t").as_deref(), Some("0"));
+        assert_eq!(agents.postmaster("a"), Some(postmaster));
+        agents.patch_config("a", r#"{"postgresql": {"parameters": {"work_mem": "5MB"}}}"#);
+        let work_mem = |name: &str| agents.sql(name, "SHOW work_mem");
+        within(SLOW, "who has room takes the configuration over", || work_mem("b").as_deref() == Some("5MB"));
+
+        // The guard needs no room, and neither does the end of a server.
+        agents.signal_agent("a", Signal::SIGSTOP);
+        let writer = || ["b", "c"].into_iter().find(|name| agents.sql(name, WRITE).is_some());
+        within(SLOW, "another member takes writes", || writer().is_some());
+        let alive = nix::sys::signal::kill(nix::unistd::Pid::from_raw(postmaster), None).is_ok();
+        assert!(!alive, "the guard has stopped the server of the stopped agent");
+        agents.signal_agent("a", Signal::SIGCONT);
+        volume.unstuff();
+        within(SLOW, "both others stream", || agents.streaming() == 2);
+        within(SLOW, "it has the configuration too", || work_mem("a").as_deref() == Some("5MB"));
+
+        // The checkpoint at its end would crash the server: the hand-over is refused, and nothing is touched.
+        let done = agents.keddah(&["switchover", "--candidate", "a", "--force"]);
+        assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+        agents.settle();
+        let postmaster = agents.postmaster("a");
+        volume.stuff();
+        let refused = agents.keddah(&["switchover", "--candidate", "b", "--force"]);
+        assert_eq!(refused.status.code(), Some(1));
+        let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(why.contains("the volume of the leader's data is full"), "{why}");
+        assert_eq!(agents.postmaster("a"), postmaster);
+        volume.unstuff();
+        within(SLOW, "writes return with the space", || agents.sql("a", WRITE).is_some());
+        assert_eq!(agents.streaming(), 2);
+    });
+}
+
+#[test]
+fn with_no_room_for_its_own_state_a_member_leads_and_is_replaced() {
+    apart(|| {
+        let volume = Volume::mount(1);
+        let agents = Agents::prepare("", false);
+        let sockets = |path: &Path| format!("unix_socket_directories: {}", path.display());
+        agents.edit_config("a", &sockets(&agents.folder().join("a")), &sockets(&volume.path()));
+        let mut agents = agents.run();
+        assert!(agents.sql("a", "CREATE TABLE t (x text)").is_some());
+
+        volume.stuff();
+        let postmaster = agents.postmaster("a");
+        agents.kill_agent("a");
+        agents.start_agent("a");
+        within(SLOW, "the next agent leads by what was written before", || {
+            agents.status("a", "/primary") == Some(200)
+        });
+        assert_eq!(agents.postmaster("a"), postmaster, "Postgres was not restarted");
+
+        // Another lease, of which it can write nothing down.
+        let switch = |to: &str| agents.keddah(&["switchover", "--candidate", to, "--force"]).status.code();
+        assert_eq!(switch("b"), Some(0));
+        agents.settle();
+        assert_eq!(switch("a"), Some(0));
+        agents.settle();
+        agents.kill_agent("a");
+        agents.start_agent("a");
+        let writers =
+            || NAMES.into_iter().filter(|name| agents.sql(name, "INSERT INTO t VALUES ('x')").is_some());
+        within(SLOW, "one member takes writes", || writers().count() == 1);
+        volume.unstuff();
+        agents.settle();
+        assert_eq!(writers().count(), 1);
     });
 }

@@ -332,6 +332,8 @@ pub enum Refusal {
     CandidateDoesNotReplay,
     /// Checkpoints take long: the one at the stop would keep everybody from writing.
     CheckpointsTooSlow,
+    /// The volume of the data is so full that the server would crash at a checkpoint, the one at its stop too.
+    NoRoomForCheckpoint,
     /// The server does not answer the preparation.
     NotPrepared,
     /// In a pause the candidate must be named, and a time must not.
@@ -355,6 +357,9 @@ impl std::fmt::Display for Refusal {
             }
             Refusal::CheckpointsTooSlow => {
                 "checkpoints take long, too much is unwritten for a short stop; the last one goes on, try again after it"
+            }
+            Refusal::NoRoomForCheckpoint => {
+                "the volume of the leader's data is full, and Postgres crashes at a checkpoint that has no room; make some first"
             }
             Refusal::NotPrepared => "Postgres did not answer the preparation",
             Refusal::PausedWithoutCandidate => "in a pause a switchover needs a candidate and no time",

@@ -143,6 +143,7 @@ fn prepared(
             return Ok(Prepared::NotYet((Reason::PreparingHandOver { candidate }, Wake::Progress)));
         }
         PreflightState::Slow => return Err(Refusal::CheckpointsTooSlow),
+        PreflightState::NoRoom => return Err(Refusal::NoRoomForCheckpoint),
         PreflightState::Failed => return Err(Refusal::NotPrepared),
         PreflightState::Ready { at, lsn, hazards } => (*at, *lsn, hazards),
     };
@@ -427,6 +428,7 @@ mod tests {
         assert_eq!(refusal(&after(ready(), 2, silent)), Some(&Refusal::CandidateDoesNotConfirm));
         assert_eq!(refusal(&after(ready(), 2, paused)), Some(&Refusal::CandidateDoesNotReplay));
         assert_eq!(refusal(&after(PreflightState::Slow, 0, |_| {})), Some(&Refusal::CheckpointsTooSlow));
+        assert_eq!(refusal(&after(PreflightState::NoRoom, 0, |_| {})), Some(&Refusal::NoRoomForCheckpoint));
         assert_eq!(refusal(&after(PreflightState::Failed, 0, |_| {})), Some(&Refusal::NotPrepared));
     }
 

@@ -25,6 +25,8 @@ pub enum PreflightState {
     },
     /// Checkpoints did not get short within the limit: the shutdown checkpoint would keep everybody from writing.
     Slow,
+    /// The data's volume lacks the room that a checkpoint needs: the server would crash at it.
+    NoRoom,
     /// The server did not answer.
     Failed,
 }
