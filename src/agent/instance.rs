@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -40,6 +41,8 @@ pub struct Instance {
     refused: BTreeMap<String, String>,
     /// How many bytes of WAL slots may keep where nobody says otherwise; None: the volume is not known yet.
     pub slot_wal_cap: Option<u64>,
+    /// How long a start of a primary may take.
+    pub primary_start_timeout: Duration,
 }
 
 impl Instance {
@@ -77,6 +80,7 @@ impl Instance {
             feeds_back: false,
             refused: BTreeMap::new(),
             slot_wal_cap: None,
+            primary_start_timeout: settings.primary_start_timeout,
         }
     }
 

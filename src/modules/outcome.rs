@@ -277,7 +277,9 @@ impl From<ProcessError> for Fault {
     fn from(error: ProcessError) -> Fault {
         match &error {
             ProcessError::NotFound { program } => Fault::missing(Thing::Program(program.clone())),
-            ProcessError::TimedOut { .. } => Fault::new(FaultKind::TimedOut, error.to_string()),
+            ProcessError::TimedOut { .. } | ProcessError::Hung { .. } => {
+                Fault::new(FaultKind::TimedOut, error.to_string())
+            }
             ProcessError::NotAllowed { .. } | ProcessError::Start { .. } | ProcessError::Pipe { .. } => {
                 Fault::refused(crate::sys::chain(&error))
             }

@@ -17,6 +17,8 @@ const SEGMENT_HEADER: u64 = 40;
 
 /// A single-user start replays at most what lies in `pg_wal`.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(60 * 60);
+/// No rewind takes longer.
+const REWIND_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 /// Where a stopped server's own WAL ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,11 +126,12 @@ pub enum RecoveryError {
 /// with a command that fails: nothing of a timeline that may be given up reaches the archive.
 ///
 /// # Errors
-/// There is a `backup_label`, or the server cannot recover.
+/// There is a `backup_label`, the server cannot recover, or it does nothing for as long as `idle`.
 pub fn recover(
     installation: &Installation,
     data_dir: &Path,
     arguments: &[String],
+    idle: Duration,
 ) -> Result<(), RecoveryError> {
     if data_dir.join("backup_label").exists() {
         return Err(RecoveryError::BackupLabel(data_dir.display().to_string()));
@@ -151,7 +154,8 @@ pub fn recover(
         .arg("--archive_mode=on")
         .arg("--archive_command=false")
         .arg("template1")
-        .limit(RECOVERY_LIMIT);
+        .limit(RECOVERY_LIMIT)
+        .idle_limit(idle);
     run(&program)?;
     forget_archive_status(data_dir)?;
     Ok(())
@@ -218,27 +222,29 @@ fn found_nothing(output: &Output) -> bool {
     [output.stdout_text(), output.stderr_text()].iter().any(|said| said.contains("no rewind required"))
 }
 
-/// Takes back what diverged, up to `limit` long. Blocks: run it on a thread of its own.
+/// Takes back what diverged. Blocks: run it on a thread of its own.
 ///
 /// With `restore_command` set, missing segments of the own WAL are fetched by it; before Postgres 15 not where the
 /// configuration lies apart from the data, since pg_rewind does not find it there.
 ///
 /// # Errors
-/// The source does not answer, is in recovery, or lacks a grant; own WAL since the divergence is gone.
+/// The source does not answer, is in recovery, or lacks a grant; own WAL since the divergence is gone; nothing was done
+/// for as long as `idle`.
 pub fn rewind(
     installation: &Installation,
     place: &ConfigPlace,
     source: &Source,
     database: &str,
     has_restore_command: bool,
-    limit: Duration,
+    idle: Duration,
 ) -> Result<(), RewindError> {
     let mut program = installation
         .program("pg_rewind")
         .arg("-D")
         .arg(&place.data_dir)
         .arg(format!("--source-server={}", source.conninfo(Some(database))))
-        .limit(limit);
+        .limit(REWIND_LIMIT)
+        .idle_limit(idle);
     if has_restore_command {
         program = program.args(by_archive(place, installation.version().map_err(RewindError::Untouched)?));
     }
@@ -269,6 +275,7 @@ fn by_archive(place: &ConfigPlace, version: PgVersion) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::cluster::HistoryEntry;
+    use crate::sys::process::{ProcessError, Program};
 
     fn history(lines: &[(u32, u64)]) -> History {
         let entry = |(timeline, lsn): &(u32, u64)| HistoryEntry {
@@ -309,6 +316,29 @@ mod tests {
 
         finish(temp.path(), Timeline(7)).unwrap();
         assert_eq!(half_done(temp.path()), None);
+    }
+
+    #[test]
+    fn a_rewind_that_hangs_is_ended_and_its_data_taken_for_half_written() {
+        let temp = tempfile::tempdir().unwrap();
+        let line = "printf '#!/bin/sh\necho connected to server >&2; sleep 600 & wait' > $0 && chmod +x $0";
+        let stand_in = temp.path().join("pg_rewind");
+        assert!(Program::new("sh").args(["-c", line]).arg(stand_in).run().unwrap().exit.is_success());
+        let source = Source {
+            host: "/nowhere".to_owned(),
+            port: 1,
+            user: "rewinder".to_owned(),
+            passfile: None,
+            options: Vec::default(),
+        };
+        let place = ConfigPlace::inside(Path::new("/nowhere"));
+
+        let idle = Duration::from_secs(1);
+        let ended = rewind(&Installation::at(temp.path()), &place, &source, "postgres", false, idle);
+
+        let Err(RewindError::HalfWritten(ProgramError::Run(_, hung))) = ended else { panic!("{ended:?}") };
+        let ProcessError::Hung { last_words, .. } = hung else { panic!("{hung}") };
+        assert_eq!(last_words, "connected to server");
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod lane;
 pub mod names;
 pub mod packages;
 pub mod process;
+pub mod progress;
 pub mod secret;
 pub mod service_manager;
 pub mod successor;

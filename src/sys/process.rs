@@ -19,6 +19,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setuid};
 
 use crate::sys::clock::{self, Tick};
+use crate::sys::progress::Progress;
 
 /// Most bytes of each output stream that are kept unless the caller says otherwise; the rest is dropped from the middle.
 ///
@@ -33,6 +34,9 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// How long output is read on after the child has ended, for what is still in the pipe and for its own children's last words.
 const LINGER: Duration = Duration::from_millis(300);
+
+/// How many lines of what a program said are its last words when it is ended.
+const LAST_LINES: usize = 5;
 
 /// Folders that a login's `PATH` often lacks and administration needs.
 const SYSTEM_FOLDERS: [&str; 6] =
@@ -57,6 +61,7 @@ pub struct Program {
     identity: Option<Identity>,
     stdin: Vec<u8>,
     limit: Duration,
+    idle_limit: Option<Duration>,
     kept_bytes: usize,
     leash: Option<Leash>,
 }
@@ -151,6 +156,8 @@ pub enum ProcessError {
     },
     #[error("`{program}` did not end within {} s and was stopped; its last words: {last_words}", limit.as_secs())]
     TimedOut { program: String, limit: Duration, last_words: String },
+    #[error("`{program}` did nothing for {} s and was stopped; its last words: {last_words}", limit.as_secs())]
+    Hung { program: String, limit: Duration, last_words: String },
     #[error("talking to `{program}` failed")]
     Pipe {
         program: String,
@@ -173,6 +180,7 @@ impl Program {
             identity: None,
             stdin: Vec::new(),
             limit: LIMIT,
+            idle_limit: None,
             kept_bytes: OUTPUT_KEPT_BYTES,
             leash: None,
         }
@@ -235,6 +243,14 @@ impl Program {
         self
     }
 
+    /// Ends the program too where neither it nor what it started does anything for so long: it uses no CPU time, and
+    /// reads, writes and says nothing.
+    #[must_use]
+    pub fn idle_limit(mut self, limit: Duration) -> Program {
+        self.idle_limit = Some(limit);
+        self
+    }
+
     /// Sets how many bytes of each output stream are kept; what is over it is dropped from the middle.
     #[must_use]
     pub fn keep(mut self, bytes: usize) -> Program {
@@ -267,7 +283,7 @@ impl Program {
     /// Runs the program to its end.
     ///
     /// # Errors
-    /// It could not be started, or did not end within its limit. An exit status other than 0 is an [`Output`], not an error.
+    /// It could not be started, or did not end within its limits. An exit status other than 0 is an [`Output`], not an error.
     pub fn run(&self) -> Result<Output, ProcessError> {
         let started = clock::now();
         let mut command = self.command();
@@ -276,18 +292,25 @@ impl Program {
         let mut child = command.spawn().map_err(|source| self.start_error(source))?;
         let deadline = started + self.limit;
         self.hold(i32::try_from(child.id()).ok().map(Pid::from_raw));
-        let talked = self.talk(&mut child, deadline);
+        let (mut out, mut err) = (Kept::new(self.kept_bytes), Kept::new(self.kept_bytes));
+        let talked = self.talk(&mut child, deadline, &mut out, &mut err);
         self.hold(None);
-        let (mut stdout, mut stderr, status) = match talked {
-            Ok(Some(done)) => done,
-            Ok(None) => return Err(self.stop(child)),
+        let exit = match talked {
+            Ok(Talk::Ended(status)) => Exit::from(status),
+            Ok(Talk::TooLong) => {
+                let (program, limit) = (self.name(), self.limit);
+                return Err(ProcessError::TimedOut { program, limit, last_words: stop(child, err) });
+            }
+            Ok(Talk::Idle(limit)) => {
+                let program = self.name();
+                return Err(ProcessError::Hung { program, limit, last_words: stop(child, err) });
+            }
             Err(source) => {
-                drop(self.stop(child));
+                drop(stop(child, err));
                 return Err(ProcessError::Pipe { program: self.name(), source });
             }
         };
-        let exit = Exit::from(status);
-        Ok(Output { exit, stdout: stdout.take(), stderr: stderr.take(), took: clock::now().since(started) })
+        Ok(Output { exit, stdout: out.take(), stderr: err.take(), took: clock::now().since(started) })
     }
 
     /// Runs the program to its end on a thread of the runtime's, so that an async caller goes on meanwhile.
@@ -351,8 +374,14 @@ impl Program {
         command
     }
 
-    /// Feeds and reads the child until it has ended. `None`: the deadline came first.
-    fn talk(&self, child: &mut Child, deadline: Tick) -> std::io::Result<Option<(Kept, Kept, ExitStatus)>> {
+    /// Feeds and reads the child until it has ended or is over a limit.
+    fn talk(
+        &self,
+        child: &mut Child,
+        deadline: Tick,
+        out: &mut Kept,
+        err: &mut Kept,
+    ) -> std::io::Result<Talk> {
         let mut stdin = child.stdin.take();
         let mut to_write = self.stdin.as_slice();
         let mut stdout = child.stdout.take();
@@ -364,23 +393,28 @@ impl Program {
         ] {
             fd.map_or(Ok(()), never_block)?;
         }
-        let (mut out, mut err) = (Kept::new(self.kept_bytes), Kept::new(self.kept_bytes));
+        let mut progress = self.idle_limit.map(|limit| (limit, Progress::of(child.id(), limit)));
         let mut ended: Option<(ExitStatus, Tick)> = None;
         let mut wait_ms: u16 = 1;
         loop {
             let mut moved = feed(&mut stdin, &mut to_write);
-            moved |= drain(&mut stdout, &mut out)?;
-            moved |= drain(&mut stderr, &mut err)?;
+            moved |= drain(&mut stdout, out)?;
+            moved |= drain(&mut stderr, err)?;
             if ended.is_none() {
                 ended = child.try_wait()?.map(|status| (status, clock::now()));
             }
             if let Some((status, at)) = ended
                 && ((stdout.is_none() && stderr.is_none()) || (!moved && clock::now().since(at) >= LINGER))
             {
-                return Ok(Some((out, err, status)));
+                return Ok(Talk::Ended(status));
             }
             if ended.is_none() && clock::now() >= deadline {
-                return Ok(None);
+                return Ok(Talk::TooLong);
+            }
+            if let Some((limit, progress)) = progress.as_mut().filter(|_| ended.is_none())
+                && progress.idle(moved) >= *limit
+            {
+                return Ok(Talk::Idle(*limit));
             }
             wait_ms = if moved { 1 } else { (wait_ms * 2).min(50) };
             let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(3);
@@ -393,24 +427,32 @@ impl Program {
             }
         }
     }
+}
 
-    /// Ends a child that is over its limit, and whatever else is in its process group.
-    fn stop(&self, mut child: Child) -> ProcessError {
-        let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
-        // A group that is gone already is what is wanted.
-        let _gone = killpg(group, Signal::SIGTERM);
-        let until = clock::now() + GRACE;
-        while clock::now() < until && matches!(child.try_wait(), Ok(None)) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let _gone = killpg(group, Signal::SIGKILL);
-        let _reaped = child.wait();
-        let mut kept = Kept::new(4096);
-        let mut stderr = child.stderr.take();
-        let _read = drain(&mut stderr, &mut kept);
-        let last_words = String::from_utf8_lossy(&kept.take()).trim().to_owned();
-        let last_words = if last_words.is_empty() { "(none)".to_owned() } else { last_words };
-        ProcessError::TimedOut { program: self.name(), limit: self.limit, last_words }
+/// How talking to a child ended.
+enum Talk {
+    Ended(ExitStatus),
+    TooLong,
+    Idle(Duration),
+}
+
+/// Ends a child that is over a limit, and whatever else is in its process group; returns the end of what it said.
+fn stop(mut child: Child, mut said: Kept) -> String {
+    let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+    // A group that is gone already is what is wanted.
+    let _gone = killpg(group, Signal::SIGTERM);
+    let until = clock::now() + GRACE;
+    while clock::now() < until && matches!(child.try_wait(), Ok(None)) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let _gone = killpg(group, Signal::SIGKILL);
+    let _reaped = child.wait();
+    let _read = drain(&mut child.stderr.take(), &mut said);
+    let said = String::from_utf8_lossy(&said.take()).trim().to_owned();
+    let lines: Vec<&str> = said.lines().collect();
+    match lines.get(lines.len().saturating_sub(LAST_LINES)..).unwrap_or_default() {
+        [] => "(none)".to_owned(),
+        last => last.join("\n"),
     }
 }
 
@@ -593,10 +635,24 @@ mod tests {
     fn a_program_over_its_limit_is_ended_with_what_it_started() {
         let error = Program::new("sh")
             .args(["-c", "echo busy >&2; sleep 600 & wait"])
-            .limit(Duration::from_millis(200))
+            .limit(Duration::from_secs(2))
             .run();
 
-        assert!(matches!(error, Err(ProcessError::TimedOut { .. })), "{error:?}");
+        let Err(ProcessError::TimedOut { last_words, .. }) = error else { panic!("{error:?}") };
+        assert_eq!(last_words, "busy");
+    }
+
+    #[test]
+    fn a_program_that_does_nothing_is_ended_and_one_that_works_is_not() {
+        let limit = Duration::from_secs(2);
+        let run = |line: &str| Program::new("sh").args(["-c", line]).idle_limit(limit).run();
+
+        let hangs = run("echo waiting >&2; sleep 600 & wait");
+        let works = run("for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.3; done; echo done");
+
+        let Err(ProcessError::Hung { last_words, .. }) = hangs else { panic!("{hangs:?}") };
+        assert_eq!(last_words, "waiting");
+        assert_eq!(works.unwrap().stdout_text(), "done\n");
     }
 
     #[test]

@@ -315,7 +315,7 @@ async fn story() {
     // Rewound.
     assert_eq!(controldata::read(&a.place.data_dir).unwrap().state, ControlState::InProduction);
     let launch = postmaster::argv(&a.installation, &a.launch());
-    rewind::recover(&a.installation, &a.place.data_dir, &launch[3..]).unwrap();
+    rewind::recover(&a.installation, &a.place.data_dir, &launch[3..], LIMIT).unwrap();
     let control = controldata::read(&a.place.data_dir).unwrap();
     assert_eq!(control.state, ControlState::ShutDown);
     let end =

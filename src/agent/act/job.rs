@@ -34,7 +34,8 @@ pub const PROGRAMS: [&str; 6] =
 
 /// Nothing is copied for longer.
 pub(super) const COPY_LIMIT: Duration = Duration::from_secs(7 * 24 * 3600);
-const REWIND_LIMIT: Duration = Duration::from_secs(24 * 3600);
+/// How long a rewind or a recovery alone may do nothing at least: a source with many files takes its time to name them.
+const IDLE_LEAST: Duration = Duration::from_secs(300);
 const POST_INIT_LIMIT: Duration = Duration::from_secs(3600);
 /// Nobody can write meanwhile.
 const PRE_PROMOTE_LIMIT: Duration = Duration::from_secs(300);
@@ -279,7 +280,7 @@ impl Work {
             &source,
             "postgres",
             instance.has_restore_command(),
-            REWIND_LIMIT,
+            self.idle(),
         );
         if matches!(done, Err(RewindError::Untouched(_) | RewindError::Needless)) && !was_half_done {
             rewind::finish(instance.data_dir(), timeline)?;
@@ -288,6 +289,11 @@ impl Work {
         files::remove(&bootstrap_mark(instance.data_dir()))?;
         rewind::finish(instance.data_dir(), timeline)?;
         Ok(())
+    }
+
+    /// Returns how long a program that brings the data back may do nothing: as long as a start of a primary.
+    fn idle(&self) -> Duration {
+        self.instance.primary_start_timeout.max(IDLE_LEAST)
     }
 
     /// Archives the WAL file of the shutdown checkpoint, as the server would have.
@@ -310,7 +316,7 @@ impl Work {
         // Program and data directory are given by the job itself.
         let arguments: Vec<String> =
             argv(&instance.installation, &launch(instance, line)).into_iter().skip(3).collect();
-        rewind::recover(&instance.installation, instance.data_dir(), &arguments)?;
+        rewind::recover(&instance.installation, instance.data_dir(), &arguments, self.idle())?;
         Ok(())
     }
 
