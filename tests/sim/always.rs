@@ -158,7 +158,12 @@ impl World {
         let by_votes = set.is_some_and(|set| settings.synchronous_mode.is_quorum() || set.quorum > 0);
         let end = h.postgres.disk.as_ref().map_or(Lsn(0), Disk::end);
         let optime = before.status.as_ref().and_then(|(status, _)| status.optime).unwrap_or_default();
-        let known = before.history.as_ref().and_then(|(history, _)| history.last()).map(|e| e.timeline.0 + 1);
+        let told = before.history.as_ref().map(|(history, _)| history);
+        let known = told.and_then(|history| history.last()).map(|entry| entry.timeline.0 + 1);
+        let parted =
+            told.zip(h.postgres.disk.as_ref()).is_some_and(|(told, d)| d.history().contradicts(told));
+        // Whom a person has named on an older timeline may take the lock again, should it have gone before its promotion.
+        let led_last = set.is_some_and(|set| set.leader.as_ref() == Some(&me));
         let timeline = h.postgres.disk.as_ref().map_or(0, |disk| disk.timeline().0);
         let serves = h.postgres.writable();
         let failsafe = before.failsafe.as_ref().map(|(set, _)| set).filter(|set| !set.is_empty());
@@ -174,7 +179,10 @@ impl World {
                 "it lacks more than maximum_lag_on_failover",
             ),
             (
-                !forced && known.is_some_and(|known| known > timeline) && settings.standby_cluster.is_none(),
+                !forced
+                    && !led_last
+                    && (parted || known > Some(timeline))
+                    && settings.standby_cluster.is_none(),
                 "its timeline has been left",
             ),
             (

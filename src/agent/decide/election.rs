@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::agent::view::{
     Initialize, Member, PeerFacts, ReplicaFacts, Revision, Room, Snapshot, Tick, Watchdog,
 };
-use crate::cluster::{FailoverRequest, MemberName, Role, State, SyncState, SystemId, Timeline};
+use crate::cluster::{FailoverRequest, History, MemberName, Role, State, SyncState, SystemId, Timeline};
 
 use super::action::{Compared, Identifier};
 use super::draft::{Choice, Draft, Wake, living_lease};
@@ -240,7 +240,7 @@ fn not_eligible(
     if let Some(choice) = failsafe::forbids(s, snapshot) {
         return Some(choice);
     }
-    match left_behind(s, snapshot, facts.timeline, draft) {
+    match left_behind(s, snapshot, (facts.timeline, facts.history.as_ref()), draft) {
         // Who names a member by a failover wants what it has, and knows that others had more.
         Some(Reason::NotInSyncSet | Reason::OldTimeline { .. }) if forced => {}
         Some(reason) => return Some((reason, Wake::Loop)),
@@ -258,16 +258,34 @@ fn not_eligible(
 }
 
 /// Says whether others may have gone on, or acknowledged commits, without this member.
+///
+/// After a failover to a member of an older timeline the highest number is not the last: who was on it is told by
+/// where it came from, and the named member may lead again, should it have gone before it was promoted.
 pub(super) fn left_behind(
     s: &Situation<'_>,
     snapshot: &Snapshot,
-    mine: Timeline,
+    (mine, history): (Timeline, Option<&History>),
     draft: &Draft<'_>,
 ) -> Option<Reason> {
-    if let Some(known) = s.known_timeline(&draft.memory).filter(|known| *known > mine) {
-        return Some(Reason::OldTimeline { mine, known });
+    let known = s.known_timeline(&draft.memory);
+    let told = snapshot.history.as_ref().map(|keyed| &keyed.value);
+    // WAL of a standby cluster comes from elsewhere, as in `divergence`.
+    let parted = s.view.settings.standby_cluster.is_none()
+        && told.zip(history).is_some_and(|(told, history)| history.contradicts(told));
+    if (parted || known > Some(mine)) && !led_last(s, snapshot) {
+        return Some(Reason::OldTimeline { mine, known: known.unwrap_or(mine) });
     }
     members_only(s, snapshot).is_some_and(|set| !set.holds(&s.view.me)).then_some(Reason::NotInSyncSet)
+}
+
+/// Tells whether this member took the lock after the history was written: everybody who takes it is the leader of the
+/// synchronous set from then on.
+fn led_last(s: &Situation<'_>, snapshot: &Snapshot) -> bool {
+    let told = snapshot.history.as_ref().map(|keyed| keyed.mod_revision);
+    snapshot
+        .sync
+        .as_ref()
+        .is_some_and(|set| set.value.leader.as_ref() == Some(&s.view.me) && Some(set.mod_revision) > told)
 }
 
 /// Names a reached member that leads still, or should lead instead.
@@ -286,7 +304,7 @@ fn somebody_fitter(
         return Some(Reason::PeerIsPrimary { peer: (*peer).clone() });
     }
     // Somebody further or preferred who does not take the lock for a whole ttl cannot; what it has more is within the
-    // allowed lag, and in a synchronous set every acknowledged commit is here too.
+    // allowed lag, or of a timeline that was given up, and in a synchronous set every acknowledged commit is here too.
     let patient = s.now().since(since) < s.view.settings.ttl;
     if let Some(candidate) = request.and_then(|request| request.candidate.as_ref()) {
         if *candidate == s.view.me {
@@ -301,10 +319,13 @@ fn somebody_fitter(
     answers.find_map(|(name, peer)| {
         let may = can_lead(peer) && set.is_none_or(|set| set.holds(name));
         let former_leader = set.is_some_and(|set| set.leader.as_ref() == Some(*name));
-        if newer_timeline(peer, facts.timeline) && may {
+        if !may || !patient {
+            return None;
+        }
+        if newer_timeline(peer, facts.timeline) {
             return Some(Reason::PeerAhead { peer: (*name).clone() });
         }
-        if !may || !patient || former_leader { None } else { precedence(s, facts, name, peer) }
+        if former_leader { None } else { precedence(s, facts, name, peer) }
     })
 }
 

@@ -139,7 +139,8 @@ fn free(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
     match s.server {
         Server::Primary(facts) if matches!(s.lock, Lock::Free) => {
             // It may have been frozen while others led; a person may choose it all the same.
-            let behind = election::left_behind(s, snapshot, facts.timeline, draft);
+            let mine = (facts.timeline, Some(&facts.history));
+            let behind = election::left_behind(s, snapshot, mine, draft);
             if let Some(reason) = behind.filter(|_| !asked_to_lead(s)) {
                 return (reason, Wake::Loop);
             }

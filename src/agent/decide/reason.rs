@@ -205,7 +205,7 @@ reasons! {
     /// This member lacks more WAL than `maximum_lag_on_failover` allows.
     TooFarBehind { bytes: u64 } => "I lack {bytes} bytes of WAL, more than maximum_lag_on_failover allows";
     /// This member's timeline has been left by the cluster.
-    OldTimeline { mine: Timeline, known: Timeline } => "my timeline {mine} is older than the cluster's {known}";
+    OldTimeline { mine: Timeline, known: Timeline } => "the cluster has left my timeline {mine} and was on {known} last";
     /// This member is not in the synchronous set, so it may lack acknowledged commits.
     NotInSyncSet => "I am not in the synchronous set and may lack acknowledged commits";
     /// In quorum mode too few of the synchronous standbys have answered that this member is as far as they are.

@@ -3,7 +3,9 @@
 use super::fixture::{END, Fixture, NOW, healthy, name, secs};
 use super::*;
 use crate::agent::view::*;
-use crate::cluster::{FailoverRequest, Lsn, Role, State, SyncMode, SyncNames, SystemId, Timeline};
+use crate::cluster::{
+    FailoverRequest, History, HistoryEntry, Lsn, Role, State, SyncMode, SyncNames, SystemId, Timeline,
+};
 
 const FENCE: Fence = Fence { lease: LeaseId(1), create_revision: Revision(5) };
 
@@ -208,6 +210,59 @@ fn a_member_on_an_old_timeline_does_not_stand() {
         named(None)
     );
     assert_eq!(named(Some("a")), Reason::OldTimeline { mine: Timeline(1), known: Timeline(2) });
+}
+
+/// `b`, on timeline 3 that it began at `left`, after a leader of another timeline 2 that was left at END has told of it.
+fn after_a_failover_to_an_older_timeline(left: Lsn) -> Fixture {
+    let history = |switch_point| {
+        let entry = |timeline, switch_point| HistoryEntry {
+            timeline: Timeline(timeline),
+            switch_point,
+            reason: "no recovery target specified".to_owned(),
+        };
+        History(vec![entry(1, Lsn(100)), entry(2, switch_point)])
+    };
+    healthy("b").leader_gone().history(history(END)).with(|f| {
+        f.replica().timeline = Timeline(3);
+        f.replica().history = Some(history(left));
+    })
+}
+
+#[test]
+fn a_timeline_that_was_given_up_does_not_lead_by_its_number() {
+    let own = decision(after_a_failover_to_an_older_timeline(END));
+    let other = decision(after_a_failover_to_an_older_timeline(Lsn(END.0 - 8)));
+    let standby_cluster = after_a_failover_to_an_older_timeline(Lsn(END.0 - 8)).with(|f| {
+        f.view.settings.standby_cluster = Some(crate::settings::StandbyCluster { place: None, slot: None });
+    });
+
+    assert!(matches!(own.reason, Reason::TakingLock { .. }), "{:?}", own.reason);
+    assert_eq!(other.reason, Reason::OldTimeline { mine: Timeline(3), known: Timeline(3) });
+    assert!(!matches!(decision(standby_cluster).reason, Reason::OldTimeline { .. }));
+}
+
+#[test]
+fn a_member_named_on_an_older_timeline_stands_again_if_it_went_before_its_promotion() {
+    let taken = |leader: &str, told: i64| {
+        let world = after_a_failover_to_an_older_timeline(END).sync(leader, &[]).with(|f| {
+            f.replica().timeline = Timeline(2);
+            f.snapshot.history.as_mut().unwrap().mod_revision = Revision(told);
+        });
+        decision(world).reason
+    };
+
+    assert!(matches!(taken("b", 6), Reason::TakingLock { .. }), "{:?}", taken("b", 6));
+    assert!(matches!(taken("b", 8), Reason::OldTimeline { .. }), "somebody has led since");
+    assert!(matches!(taken("a", 6), Reason::OldTimeline { .. }));
+}
+
+#[test]
+fn a_newer_timeline_that_does_not_take_the_lock_is_waited_for_a_ttl() {
+    let world = || healthy("b").leader_gone().peer("c", |p| p.timeline = Some(Timeline(2)));
+    let since = |seconds| Memory { leaderless_since: Some(NOW - secs(seconds)), ..Memory::default() };
+
+    assert_eq!(decide(&world().view(), &since(29)).reason, Reason::PeerAhead { peer: name("c") });
+    assert!(matches!(decide(&world().view(), &since(30)).reason, Reason::TakingLock { .. }));
 }
 
 #[test]
