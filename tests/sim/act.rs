@@ -1,8 +1,11 @@
 //! What an agent's loop does in this world: read, make the view, decide, carry out.
 
+use std::collections::BTreeMap;
+
 use keddah::agent::decide::action::ExitStatus;
 use keddah::agent::decide::{Action, decide};
 use keddah::agent::view::*;
+use keddah::cluster::slot::SlotKind;
 use keddah::cluster::{Lsn, MemberName};
 use keddah::settings::Settings;
 
@@ -139,6 +142,7 @@ impl World {
                 }
                 disk.recovery_signal = true;
                 disk.state = ControlState::InArchiveRecovery;
+                disk.slots.append(&mut postgres.staged);
                 postgres.upstream = upstream;
                 self.starting(host, Started::Replica, takes);
                 Verdict::Done
@@ -159,12 +163,12 @@ impl World {
                 self.release_commits(host);
                 Verdict::Done
             }
-            Action::FetchSlots { .. } => Verdict::Failed,
+            Action::FetchSlots { source, slots } => self.fetch_slots(host, &source, &slots),
             Action::AskForWal { source } => self.ask_for_wal(host, source),
             Action::KeepSlots { create, drop, .. } => {
                 let Some(disk) = &mut self.hosts[host].postgres.disk else { return Verdict::Failed };
-                disk.slots.extend(create.into_keys());
-                disk.slots.retain(|slot| !drop.contains(slot));
+                disk.slots.extend(create);
+                disk.slots.retain(|slot, _| !drop.contains(slot));
                 Verdict::Done
             }
             Action::StartJob { job } => self.start_job(host, job),
@@ -236,6 +240,32 @@ impl World {
             Action::Checkpoint | Action::ApplyConfiguration | Action::Callback { .. } => Verdict::Done,
             other => panic!("{:?} is etcd's", other.deed()),
         }
+    }
+
+    fn fetch_slots(
+        &mut self,
+        host: usize,
+        source: &MemberName,
+        slots: &BTreeMap<String, SlotKind>,
+    ) -> Verdict {
+        let serves = self.hosts.iter().position(|h| h.name == *source).filter(|from| {
+            let postgres = &self.hosts[*from].postgres;
+            let runs =
+                postgres.process == Process::Running(Started::Primary) && postgres.hung_since.is_none();
+            runs && self.hosts[*from].live() && self.network.both_ways(host, *from)
+        });
+        let there = serves.and_then(|from| self.hosts[from].postgres.disk.as_ref());
+        let found: BTreeMap<String, SlotKind> = there
+            .into_iter()
+            .flat_map(|disk| &disk.slots)
+            .filter(|(name, kind)| slots.get(*name) == Some(*kind))
+            .map(|(name, kind)| (name.clone(), kind.clone()))
+            .collect();
+        if found.is_empty() {
+            return Verdict::Failed;
+        }
+        self.hosts[host].postgres.staged = found;
+        Verdict::Done
     }
 
     fn ask_for_wal(&mut self, host: usize, source: MemberName) -> Verdict {

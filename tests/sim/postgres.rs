@@ -37,7 +37,7 @@ pub struct Disk {
     pub restored: bool,
     /// Index of the latest checkpoint record.
     pub checkpoint: usize,
-    pub slots: BTreeSet<String>,
+    pub slots: BTreeMap<String, SlotKind>,
     pub sync_names: SyncNames,
 }
 
@@ -54,7 +54,7 @@ impl Disk {
             bootstrap_unfinished: true,
             restored: false,
             checkpoint: 0,
-            slots: BTreeSet::new(),
+            slots: BTreeMap::new(),
             sync_names: SyncNames::Off,
         }
     }
@@ -181,6 +181,8 @@ pub struct Postgres {
     pub slow_replay: bool,
     /// Nobody has the WAL that it needs next; a copy has.
     pub lacks_wal: bool,
+    /// Copies of logical slots, for the next start in recovery.
+    pub staged: BTreeMap<String, SlotKind>,
     /// The user of pg_rewind may not read the files of other members.
     pub no_grants: bool,
     /// A copy of another server does not fit here.
@@ -212,6 +214,7 @@ impl Postgres {
             deaf: false,
             slow_replay: false,
             lacks_wal: false,
+            staged: BTreeMap::new(),
             no_grants: false,
             too_small: false,
             start_takes: None,
@@ -271,14 +274,14 @@ impl Postgres {
     pub fn slots(&self, active: &BTreeSet<String>) -> BTreeMap<String, Slot> {
         let slots = self.disk.iter().flat_map(|disk| &disk.slots);
         let lsn = self.disk.as_ref().map(Disk::end);
-        let seen = |slot: &String| Slot {
-            kind: SlotKind::Physical,
+        let seen = |slot: &String, kind: &SlotKind| Slot {
+            kind: kind.clone(),
             active: active.contains(slot),
             lsn,
             has_xmin: false,
             lost: false,
             failover: false,
         };
-        slots.map(|slot| (slot.clone(), seen(slot))).collect()
+        slots.map(|(slot, kind)| (slot.clone(), seen(slot, kind))).collect()
     }
 }

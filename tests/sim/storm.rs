@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use keddah::agent::view::Watchdog;
 use keddah::cluster::SyncMode;
+use keddah::cluster::slot::SlotKind;
 use keddah::settings::Settings;
 
 use crate::chance::ttl;
@@ -86,7 +87,11 @@ fn settings(rng: &mut Rng) -> Settings {
 /// Many faults over each other, then all end, and the cluster must be whole; again and again.
 fn storm(seed: u64, only: &Only) -> Run {
     let mut rng = Rng::new(seed ^ 0xABCD);
-    let settings = settings(&mut rng);
+    let mut settings = settings(&mut rng);
+    if seed % 5 == 3 {
+        let kind = SlotKind::Logical { database: "postgres".to_owned(), plugin: "pgoutput".to_owned() };
+        settings.permanent_slots.insert("kept".to_owned(), kind);
+    }
     let mut world = World::new(seed, &["a", "b", "c"], settings.clone(), 0);
     world.supervised = true;
     if rng.once_in(4) {
