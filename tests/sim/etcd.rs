@@ -313,8 +313,9 @@ impl Etcd {
             Action::WriteStatus { fence, status } => {
                 self.fenced(fence, |etcd, rev| etcd.status = Some((status, rev)))
             }
-            Action::WriteHistory { fence, history } => {
-                self.fenced(fence, |etcd, rev| etcd.history = Some((history, rev)))
+            Action::WriteHistory { fence, seen, history } => {
+                Self::rev(&self.history) <= seen
+                    && self.fenced(fence, |etcd, rev| etcd.history = Some((history, rev)))
             }
             Action::WriteFailsafe { fence, members } => {
                 self.fenced(fence, |etcd, rev| etcd.failsafe = Some((members, rev)))

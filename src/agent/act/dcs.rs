@@ -100,10 +100,12 @@ impl DcsActor {
                 .then(Write::put_leased(self.keys.leader(), self.me.as_str(), to.0)),
             Action::PublishMember { lease, seen, facts } => self.publish(*lease, *seen, facts, ground),
             Action::WriteStatus { fence, status } => self.write_status(*fence, status),
-            Action::WriteHistory { fence, history } => {
+            Action::WriteHistory { fence, seen, history } => {
                 let known = ground.read.map(|read| read.history.as_slice()).unwrap_or_default();
                 let text = history::to_text(&self.history(history, known));
-                self.fenced(*fence).then(Write::put(self.keys.history(), text))
+                let key = self.keys.history();
+                let not_since = Compare::NotSince { key: key.clone(), revision: seen.0 };
+                self.fenced(*fence).when(not_since).then(Write::put(key, text))
             }
             Action::WriteFailsafe { fence, members } => {
                 let documents = ground.read.map(|read| &read.documents);

@@ -82,9 +82,11 @@ pub enum Action {
         fence: Fence,
         status: Status,
     },
-    /// Fenced put of `history`; lines that etcd has already keep their time and leader there.
+    /// Fenced put of `history`, if nobody has written it since this look: what a process before this one sent under the
+    /// same lock may be on its way still. Lines that etcd has already keep their time and leader there.
     WriteHistory {
         fence: Fence,
+        seen: Revision,
         history: History,
     },
     /// Fenced put of `failsafe`: these members with their addresses.

@@ -292,7 +292,7 @@ fn keys(s: &Situation<'_>, fence: Fence, facts: &PrimaryFacts, draft: &mut Draft
         None => facts.history.clone(),
     };
     if present.is_none_or(|present| !same_branches(present, &wanted)) {
-        draft.act(Action::WriteHistory { fence, history: wanted });
+        draft.act(Action::WriteHistory { fence, seen: snapshot.revision, history: wanted });
     }
     if let Some(members) = failsafe::members(s, snapshot) {
         draft.act(Action::WriteFailsafe { fence, members });
