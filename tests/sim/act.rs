@@ -197,8 +197,11 @@ impl World {
                 postgres.process = Process::Stopped;
                 Verdict::Done
             }
-            // There is none beyond the data.
-            Action::LeaveTimeline { .. } => Verdict::Failed,
+            Action::LeaveTimeline { timeline } => {
+                let Some(disk) = &mut self.hosts[host].postgres.disk else { return Verdict::Failed };
+                disk.forget(timeline);
+                Verdict::Done
+            }
             Action::EndBootstrap => {
                 let Some(disk) = &mut self.hosts[host].postgres.disk else { return Verdict::Failed };
                 disk.bootstrap_unfinished = false;

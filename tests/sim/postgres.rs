@@ -81,20 +81,39 @@ impl Disk {
         &self.branches
     }
 
+    /// The timeline of what is replayed: that of the data of a replica.
+    fn replayed_timeline(&self) -> Timeline {
+        let last = self.replayed.checked_sub(1).and_then(|last| self.wal.get(last));
+        Timeline(last.map_or(1, |record| record.timeline))
+    }
+
+    fn history_of(&self, timeline: Timeline) -> History {
+        History(self.branches.0.iter().filter(|entry| entry.timeline < timeline).cloned().collect())
+    }
+
+    /// Removes the WAL of a timeline that is not replayed yet.
+    pub fn forget(&mut self, timeline: Timeline) {
+        let dead = |record: &Record| record.timeline == timeline.0;
+        let first = self.wal.iter().skip(self.replayed).position(dead);
+        self.wal.truncate(first.map_or(self.wal.len(), |first| self.replayed + first));
+        self.branches = self.history_of(self.timeline());
+    }
+
     pub fn control(&self) -> Control {
+        let timeline = if self.recovery_signal { self.replayed_timeline() } else { self.timeline() };
         Control {
             system_id: self.system_id,
             state: self.state,
-            timeline: self.timeline(),
+            timeline,
             checkpoint: position(self.checkpoint),
-            history: Some(self.branches.clone()),
-            minimum_recovery: self.recovery_signal.then(|| (position(self.replayed), self.timeline())),
+            history: Some(self.history_of(timeline)),
+            minimum_recovery: self.recovery_signal.then(|| (position(self.replayed), timeline)),
             rewindable: true,
             recovery_signal: self.recovery_signal,
             bootstrap_unfinished: self.bootstrap_unfinished,
             restored: self.restored,
             half_rewound: None,
-            beyond: None,
+            beyond: (self.timeline() > timeline).then(|| (self.timeline(), self.branches.clone())),
         }
     }
 

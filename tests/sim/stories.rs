@@ -223,6 +223,10 @@ fn tell(text: &str) -> Told {
                 let f = Fault::BreakStarts { host: at(1), times: times.parse().unwrap() };
                 world.fault(f);
             }
+            ["slow-replay", _] => {
+                let f = Fault::SlowReplay { host: at(1), on: true };
+                world.fault(f);
+            }
             ["recycle", _] => {
                 let h = at(1);
                 world.hosts[h].postgres.lacks_wal = true;
