@@ -30,6 +30,7 @@ pub fn watch_keys(client: &Client, keys: &Keys, me: &str, mirror: Arc<Mirror>, w
     tokio::spawn(async move {
         let mut turns = Turns::default();
         while let Some(changes) = changes.recv().await {
+            // Both are asked for each change: what a member is from here on is remembered in any case.
             let concerning =
                 changes.iter().filter(|change| concerns(&keys, &me, change) | turns.take(&keys, &me, change));
             let concern = concerning.count() > 0;
