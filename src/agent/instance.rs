@@ -180,6 +180,16 @@ impl Instance {
         })
     }
 
+    /// Returns where each server of that cluster listens.
+    pub fn remote_places(&self) -> Vec<(String, u16)> {
+        let place = self.follows.as_ref().and_then(|cluster| cluster.place.as_ref());
+        let hosts = |(hosts, port): &(String, u16)| {
+            let names = hosts.split(',').map(str::trim).filter(|host| !host.is_empty());
+            names.map(|host| (host.to_owned(), *port)).collect()
+        };
+        place.map(hosts).unwrap_or_default()
+    }
+
     /// Returns `restore_command` and its like. A delay is the standby leader's alone: its replicas have it from there.
     pub fn recovery_extra(&self, follows_remote: bool) -> Parameters {
         let from = |key: &str| self.section.get(key).and_then(Value::as_object).cloned().unwrap_or_default();

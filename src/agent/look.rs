@@ -96,6 +96,7 @@ impl Agent {
             job: self.jobs.report(),
             preflight: self.server.preflights.report(),
             oldest_wal: self.observer.oldest_wal.borrow().clone(),
+            remote: self.observer.remote.borrow().clone(),
             outcomes: self.outcomes.clone(),
             requests: Requests {
                 stop: self.signals.stop.load(Ordering::Relaxed),

@@ -23,10 +23,10 @@ pub use keys::{
 };
 pub use postgres::{
     CommitLevel, Configuration, Control, ControlState, Data, OldestWal, Postgres, PrimaryFacts, Process,
-    ReplicaFacts, Running, Slot, Standby, Started, StopMode, Upstream,
+    Remote, ReplicaFacts, Running, Slot, Standby, Started, StopMode, Upstream,
 };
 pub use preflight::{Hazard, Hazards, Preflight, PreflightState};
-pub use work::{Deed, Job, JobFailure, JobReport, JobState, Outcome, Verdict};
+pub use work::{Deed, Job, JobFailure, JobReport, JobState, Origin, Outcome, Verdict};
 
 /// One look at the world.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -63,6 +63,8 @@ pub struct View {
     pub preflight: Option<Preflight>,
     /// What another member's server keeps of its WAL, as it was last asked.
     pub oldest_wal: Option<OldestWal>,
+    /// What the primary of the cluster that this standby cluster follows answered last.
+    pub remote: Option<Remote>,
     /// What became of the actions of the last decision, in their order. The snapshot, if it is of this look, is at
     /// least as new as any of them.
     pub outcomes: Vec<Outcome>,

@@ -412,6 +412,24 @@ impl Session {
         Ok(self.rows(statement).await?.into_iter().filter_map(triple).collect())
     }
 
+    /// Returns the timeline that the server writes on, and that of its latest checkpoint; None where it is in recovery.
+    ///
+    /// # Errors
+    /// It did not answer within 3 s.
+    pub async fn timelines(&self) -> Result<Option<(Timeline, Timeline)>, QueryError> {
+        let statement = "SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery() THEN
+                ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8)
+                )::pg_catalog.bit(32)::pg_catalog.int4 END, timeline_id FROM pg_catalog.pg_control_checkpoint()";
+        let row = self.rows(statement).await?.into_iter().next().unwrap_or_default();
+        let timelines: Vec<Option<Timeline>> =
+            row.iter().map(|value| value.as_deref()?.parse().ok()).collect();
+        match timelines.as_slice() {
+            [None, Some(_)] => Ok(None),
+            [Some(writes), Some(checkpoint)] => Ok(Some((*writes, *checkpoint))),
+            _ => Err(QueryError::Unreadable("its timelines")),
+        }
+    }
+
     /// Reads the history of a timeline from the server's own files; empty for timeline 1.
     ///
     /// # Errors

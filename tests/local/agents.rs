@@ -218,8 +218,8 @@ disk: {{warn: 'off'}}
         format!("127.0.0.1:{}", self.base_port)
     }
 
-    /// Runs a program as the user postgres.
-    fn command(&self, program: &Path) -> Command {
+    /// Prepares a program to run as the user postgres.
+    pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.uid(self.user.uid.as_raw()).gid(self.user.gid.as_raw());
         command.current_dir(&self.root).stdin(Stdio::null());

@@ -19,6 +19,7 @@ mod explain;
 mod guard;
 mod limits;
 mod mixed;
+mod parted;
 #[path = "../common/patronictl.rs"]
 mod patronictl;
 mod ports;

@@ -165,6 +165,7 @@ impl World {
             }
             Action::FetchSlots { source, slots } => self.fetch_slots(host, &source, &slots),
             Action::AskForWal { source } => self.ask_for_wal(host, source),
+            Action::AskRemote => self.ask_there(host),
             Action::KeepSlots { create, drop, .. } => {
                 let Some(disk) = &mut self.hosts[host].postgres.disk else { return Verdict::Failed };
                 disk.slots.extend(create);

@@ -148,6 +148,7 @@ pub struct Host {
     pub job: Option<JobReport>,
     pub preflight: Option<Preflight>,
     pub oldest_wal: Option<OldestWal>,
+    pub remote: Option<Remote>,
     pub job_number: u64,
     /// The host's clock beside the true one, in ms.
     pub clock_ahead: u64,
@@ -185,6 +186,7 @@ impl Host {
             job: None,
             preflight: None,
             oldest_wal: None,
+            remote: None,
             job_number: 0,
             clock_ahead,
             wall_ahead: 0,

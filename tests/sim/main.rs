@@ -12,6 +12,7 @@ mod host;
 mod keeper;
 mod network;
 mod oracle;
+mod other;
 mod postgres;
 mod rng;
 mod server;

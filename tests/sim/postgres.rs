@@ -155,6 +155,20 @@ impl Disk {
             || begun(other).is_some_and(|theirs| begun(self) != Some(theirs))
     }
 
+    /// Loses the last records.
+    pub fn lose(&mut self, records: usize) {
+        self.wal.truncate(self.wal.len().saturating_sub(records));
+        self.branches = self.history_of(self.timeline());
+        self.replayed = self.wal.len();
+    }
+
+    /// Tells whether a server would let this one stream from it, by what Postgres looks at: timelines and positions.
+    pub fn may_follow(&self, theirs: &Disk) -> bool {
+        let switch = theirs.history().switch_point(self.timeline());
+        self.len() <= theirs.len()
+            && (self.timeline() == theirs.timeline() || switch.is_some_and(|switch| self.end() <= switch))
+    }
+
     /// Tells whether all of this is the beginning of `other`. Records are unique, so the last one tells.
     pub fn is_prefix_of(&self, other: &Disk) -> bool {
         match self.wal.last() {

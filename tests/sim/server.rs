@@ -138,7 +138,7 @@ impl World {
                 let drawn = self.rng.between(100, 400);
                 self.hosts[host].programs_take.unwrap_or(drawn)
             }
-            Job::Clone { .. } | Job::Restore | Job::CloneRemote => self.rng.between(800, 4_000),
+            Job::Clone { .. } | Job::Restore | Job::CloneRemote { .. } => self.rng.between(800, 4_000),
             Job::ArchiveLast { .. } => self.rng.between(20, 200),
             Job::Rewind { .. } => self.rng.between(300, 2_000),
             Job::CrashRecovery => self.rng.between(300, 1_000),
@@ -200,10 +200,12 @@ impl World {
                 serves
             }
             Job::Clone { source, .. } => self.copy_from(host, source, false),
-            Job::Restore | Job::CloneRemote => false,
+            Job::Restore => false,
+            Job::CloneRemote { .. } => self.copy_from_there(host),
             Job::PrePromote { .. } => !self.hosts[host].programs_fail,
             Job::ArchiveLast { .. } => true,
-            Job::Rewind { source, .. } => {
+            Job::Rewind { source: Origin::Remote, .. } => self.copy_from_there(host),
+            Job::Rewind { source: Origin::Member(source), .. } => {
                 !self.hosts[host].postgres.no_grants && self.copy_from(host, source, true)
             }
             Job::CrashRecovery if self.hosts[host].disk.room == Room::Full => false,
@@ -240,13 +242,19 @@ impl World {
         if !serves || !s.live() || !self.network.both_ways(host, from) || flaky {
             return false;
         }
-        let mut disk = s.postgres.disk.clone().unwrap();
+        let disk = s.postgres.disk.clone().unwrap();
         if rewind {
             let mine = self.hosts[host].postgres.disk.as_ref().unwrap();
             if mine.timeline() == disk.timeline() {
                 return true; // pg_rewind sees one timeline and does nothing
             }
         }
+        self.settle_copy(host, disk);
+        true
+    }
+
+    /// What was copied starts as a replica.
+    pub fn settle_copy(&mut self, host: usize, mut disk: Disk) {
         disk.recovery_signal = true;
         disk.state = ControlState::InArchiveRecovery;
         disk.replayed = disk.len();
@@ -256,6 +264,5 @@ impl World {
         postgres.lacks_wal = false;
         postgres.unfinished = false;
         postgres.process = Process::Stopped;
-        true
     }
 }

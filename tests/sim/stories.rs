@@ -271,6 +271,8 @@ fn tell(text: &str) -> Told {
             ["resume"] => world.fault(Fault::Config(Change::Pause(false))),
             ["standby-cluster", "on"] => world.fault(Fault::Config(Change::StandbyCluster(true))),
             ["standby-cluster", "off"] => world.fault(Fault::Config(Change::StandbyCluster(false))),
+            ["follow-another-cluster"] => world.follow_another(),
+            ["other-cluster-fails-over", lacking] => world.fail_over_there(lacking.parse().unwrap()),
             ["ttl", time] => world.fault(Fault::Config(Change::Ttl(seconds(time) / 1_000))),
             ["sync", mode] => world.fault(Fault::Config(Change::Sync(mode.parse().unwrap()))),
             ["nofailover", _] => {
@@ -310,6 +312,7 @@ fn until(world: &mut World, words: &[&str]) -> String {
     let start = world.now;
     let held = match words {
         ["whole"] => world.run_until(limit, World::whole),
+        ["all", "follow"] => world.run_until(limit, World::all_follow),
         ["leader", "other", "than", name] => {
             world.run_until(limit, |w| w.leader().is_some_and(|l| l.as_str() != *name))
         }

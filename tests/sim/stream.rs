@@ -38,9 +38,13 @@ impl World {
             let step = if postgres.slow_replay { disk.replayed + 1 } else { disk.len() };
             disk.replayed = step.min(disk.len());
         }
-        let Upstream::Member { name, .. } = postgres.upstream.clone() else {
-            postgres.streaming = false;
-            return;
+        let name = match postgres.upstream.clone() {
+            Upstream::Member { name, .. } => name,
+            Upstream::Remote { .. } => return self.pull_from_there(replica),
+            Upstream::Nobody | Upstream::Other => {
+                postgres.streaming = false;
+                return;
+            }
         };
         let Some(up) = self.hosts.iter().position(|h| h.name == name) else { return };
         let u = &self.hosts[up];
@@ -58,11 +62,8 @@ impl World {
             self.hosts[replica].postgres.streaming = false;
             return;
         };
-        // What Postgres looks at: timelines and positions. What counts: whether the bytes are the same.
-        let switch = theirs.history().switch_point(mine.timeline());
-        let accepted = mine.len() <= theirs.len()
-            && (mine.timeline() == theirs.timeline() || switch.is_some_and(|switch| mine.end() <= switch));
-        if !accepted {
+        // What Postgres looks at; what counts is whether the bytes are the same.
+        if !mine.may_follow(theirs) {
             self.hosts[replica].postgres.streaming = false;
             return;
         }
@@ -99,6 +100,7 @@ impl World {
         if !self.clients {
             return;
         }
+        self.write_there();
         for host in 0..self.hosts.len() {
             let h = &self.hosts[host];
             if !h.live()

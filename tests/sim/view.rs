@@ -59,6 +59,7 @@ impl World {
             job: h.job.clone(),
             preflight: h.preflight.clone(),
             oldest_wal: h.oldest_wal.clone(),
+            remote: h.remote.clone(),
             outcomes: agent.outcomes.clone(),
             requests: agent.requests.clone(),
         }

@@ -13,7 +13,7 @@ use crate::etcd::{Etcd, Reply, Request};
 use crate::host::{Agent, Host, Keeper, Kept, Phase};
 use crate::network::{ETCD, Network};
 use crate::oracle::Oracle;
-use crate::postgres::Process;
+use crate::postgres::{Disk, Process};
 use crate::rng::Rng;
 
 /// Something that happens at a moment.
@@ -111,6 +111,8 @@ pub struct World {
     /// whoever followed the first is a person's to copy anew (docs/safety.md).
     pub begun_twice: bool,
     pub hosts: Vec<Host>,
+    /// What the primary has of the cluster that this one follows; None: there is none to ask.
+    pub other: Option<Disk>,
     pub network: Network,
     pub oracle: Oracle,
     pub trace: Vec<String>,
@@ -148,6 +150,7 @@ impl World {
             parted: false,
             begun_twice: false,
             hosts,
+            other: None,
             network: Network::default(),
             oracle: Oracle::default(),
             trace: Vec::new(),

@@ -28,10 +28,14 @@ impl Work {
     }
 
     /// Copies the cluster that this standby cluster follows.
-    pub(super) fn copy_remote(&self) -> Result<(), JobError> {
+    pub(super) fn copy_remote(
+        &self,
+        replaces: bool,
+        sizes: Option<Vec<TablespaceSize>>,
+    ) -> Result<(), JobError> {
         let standby::Upstream { host, port, user, passfile, options, .. } =
             self.instance.remote().ok_or(JobError::NoRemote)?;
-        self.copy(Some(Source { host, port, user, passfile, options }), false, None)
+        self.copy(Some(Source { host, port, user, passfile, options }), replaces, sizes)
     }
 
     /// Makes a replica's data by the first method that succeeds; without a source by those that need none. What is here is

@@ -7,11 +7,13 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::agent::act::postgres::{launch, write_passfile};
+use crate::agent::act::remote;
 use crate::agent::act::restored;
 use crate::agent::instance::Instance;
+use crate::agent::look::DYNAMIC_COPY;
 use crate::agent::observe::dcs::DcsRead;
 use crate::agent::observe::postgres::{bootstrap_mark, is_restored};
-use crate::agent::view::{Job, JobFailure, JobReport, JobState};
+use crate::agent::view::{Job, JobFailure, JobReport, JobState, Origin};
 use crate::cluster::{MemberName, Timeline};
 use crate::contract::config::Credentials;
 use crate::contract::methods::split_words;
@@ -19,7 +21,7 @@ use crate::postgres::basebackup::Source;
 use crate::postgres::conf::split;
 use crate::postgres::initdb::{Initdb, run_initdb};
 use crate::postgres::postmaster::argv;
-use crate::postgres::query::{QueryError, connect};
+use crate::postgres::query::{QueryError, Session, connect};
 use crate::postgres::rewind::{RecoveryError, RewindError};
 use crate::postgres::users::{Purpose, Role, ensure, missing_rewind_grants};
 use crate::postgres::{ProgramError, conf, controldata, rewind};
@@ -65,6 +67,10 @@ pub enum JobError {
     NothingThere(String),
     #[error("the configuration names no cluster to copy")]
     NoRemote,
+    #[error("no server of the other cluster is a primary")]
+    NoRemotePrimary,
+    #[error("the primary of the other cluster is not on timeline {expected} any more")]
+    OtherTimeline { expected: Timeline },
     #[error("pg_control names no WAL file of its checkpoint")]
     NoLastWal,
     #[error("no method that makes a replica works without another member")]
@@ -187,15 +193,20 @@ impl Work {
             Job::Initdb => self.blocking(Work::make).await,
             Job::PostBootstrap { .. } => self.post_bootstrap().await,
             Job::Clone { source, replaces } => {
-                let (source, replaces, sizes) = (source.clone(), *replaces, self.size_of(source).await);
+                let sizes = self.size_of(&source.clone().into()).await;
+                let (source, replaces) = (source.clone(), *replaces);
                 self.blocking(move |work| work.copy_member(&source, replaces, sizes)).await
             }
-            Job::CloneRemote => self.blocking(Work::copy_remote).await,
+            Job::CloneRemote { replaces } => {
+                let sizes = if *replaces { self.size_of(&Origin::Remote).await } else { None };
+                let replaces = *replaces;
+                self.blocking(move |work| work.copy_remote(replaces, sizes)).await
+            }
             Job::ArchiveLast { .. } => self.blocking(Work::archive_last).await,
             Job::Restore => self.blocking(|work| work.copy(None, false, None)).await,
             Job::PrePromote { .. } => self.pre_promote().await,
             Job::Rewind { source, timeline } => {
-                self.may_rewind(source).await?;
+                self.may_rewind(source, *timeline).await?;
                 let (source, timeline) = (source.clone(), *timeline);
                 self.blocking(move |work| work.rewind(&source, timeline)).await
             }
@@ -251,16 +262,19 @@ impl Work {
     }
 
     /// Finds out before anything is begun whether the source lets pg_rewind read what it needs.
-    async fn may_rewind(&self, source: &MemberName) -> Result<(), JobError> {
+    async fn may_rewind(&self, source: &Origin, timeline: Timeline) -> Result<(), JobError> {
         let user = self.rewind_user();
-        let target = self.instance.target_at(self.place(source)?, user, "Patroni rewind");
-        let user = user.username.clone();
-        let session = match connect(&target).await {
-            Err(error) if matches!(error.sqlstate(), Some("28000" | "28P01")) => {
-                return Err(JobError::NotLetIn { user, source: error });
+        let session = match self.session_at(source, user, "Patroni rewind").await {
+            Err(JobError::Query(error)) if matches!(error.sqlstate(), Some("28000" | "28P01")) => {
+                return Err(JobError::NotLetIn { user: user.username.clone(), source: error });
             }
             other => other?,
         };
+        if *source == Origin::Remote && session.timelines().await?.map(|(writes, _)| writes) != Some(timeline)
+        {
+            return Err(JobError::OtherTimeline { expected: timeline });
+        }
+        let user = user.username.clone();
         let missing = missing_rewind_grants(&session, &user).await?;
         match missing.is_empty() {
             true => Ok(()),
@@ -268,10 +282,29 @@ impl Work {
         }
     }
 
-    fn rewind(&self, source: &MemberName, timeline: Timeline) -> Result<(), JobError> {
+    /// Connects to where the data comes from, as this user.
+    pub(super) async fn session_at(
+        &self,
+        origin: &Origin,
+        user: &Credentials,
+        application_name: &str,
+    ) -> Result<Session, JobError> {
+        match origin {
+            Origin::Member(name) => {
+                let target = self.instance.target_at(self.place(name)?, user, application_name);
+                Ok(connect(&target).await?)
+            }
+            Origin::Remote => remote::primary(&self.instance, user, application_name).await,
+        }
+    }
+
+    fn rewind(&self, origin: &Origin, timeline: Timeline) -> Result<(), JobError> {
         let instance = &self.instance;
         write_passfile(instance)?;
-        let source = self.source(source, self.rewind_user())?;
+        let source = match origin {
+            Origin::Member(name) => self.source(name, self.rewind_user())?,
+            Origin::Remote => self.remote_primary(self.rewind_user())?,
+        };
         let was_half_done = rewind::half_done(instance.data_dir()).is_some();
         rewind::begin(instance.data_dir(), timeline)?;
         let done = rewind::rewind(
@@ -287,6 +320,10 @@ impl Work {
         }
         done?;
         files::remove(&bootstrap_mark(instance.data_dir()))?;
+        if *origin == Origin::Remote {
+            // What came along is the other cluster's.
+            files::remove(&instance.data_dir().join(DYNAMIC_COPY))?;
+        }
         rewind::finish(instance.data_dir(), timeline)?;
         Ok(())
     }

@@ -6,6 +6,7 @@ pub mod dcs;
 pub mod job;
 pub mod postgres;
 pub mod preflight;
+mod remote;
 mod restored;
 mod room;
 mod slots;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::agent::act::preflight::Preflights;
+use crate::agent::act::remote;
 use crate::agent::act::restored;
 use crate::agent::act::slots;
 use crate::agent::decide::Action;
@@ -146,6 +147,10 @@ impl ServerActor {
             Action::SetSyncNames { names } => set_sync_names(names, site).await,
             Action::KeepSlots { create, drop, advance } => slots::keep(create, drop, advance, site).await,
             Action::AskForWal { source } => slots::ask_for_wal(source, site),
+            Action::AskRemote => {
+                remote::ask(site);
+                Ok(())
+            }
             Action::FetchSlots { source, slots } => slots::fetch(source, slots, site).await,
             Action::Checkpoint => {
                 checkpoint_in_background(site.instance);

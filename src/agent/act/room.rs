@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use crate::agent::act::job::{JobError, Work};
 use crate::agent::disk::SEGMENT_BYTES;
-use crate::cluster::MemberName;
+use crate::agent::view::Origin;
 use crate::postgres::basebackup::{self, TablespaceSize};
-use crate::postgres::query::connect;
 use crate::sys::files::FileError;
 use crate::sys::volume::{self, Volume};
 
@@ -36,17 +35,18 @@ pub(super) struct Lack {
 }
 
 impl Work {
-    /// Asks how large a member's data is; None where nobody is let in who may know.
-    pub(super) async fn size_of(&self, source: &MemberName) -> Option<Vec<TablespaceSize>> {
-        let place = self.place(source).ok()?;
+    /// Asks how large the data of a source is; None where nobody is let in who may know.
+    pub(super) async fn size_of(&self, source: &Origin) -> Option<Vec<TablespaceSize>> {
         let postgresql = &self.instance.config.postgresql;
         for user in [Some(&postgresql.superuser), postgresql.rewind.as_ref()].into_iter().flatten() {
-            let target = self.instance.target_at(place.clone(), user, "Patroni basebackup");
-            let sizes = async { basebackup::sizes(&connect(&target).await?).await };
+            let sizes = async {
+                let session = self.session_at(source, user, "Patroni basebackup").await?;
+                Ok::<_, JobError>(basebackup::sizes(&session).await?)
+            };
             match tokio::time::timeout(SIZE_LIMIT, sizes).await {
                 Ok(Ok(sizes)) => return Some(sizes),
                 Ok(Err(error)) => {
-                    let (user, error) = (target.user, crate::sys::chain(&error));
+                    let (user, error) = (&user.username, crate::sys::chain(&error));
                     tracing::info!(%source, user, error = %error, "it is not told how large the data is");
                 }
                 Err(_) => return None,

@@ -187,6 +187,8 @@ pub enum Action {
     AskForWal {
         source: MemberName,
     },
+    /// Ask the primary of the cluster that this standby cluster follows, beside the loop, how its WAL came to be.
+    AskRemote,
     /// CHECKPOINT, in the background.
     Checkpoint,
     /// In the background, for the request of this revision: checkpoints until one is short, and a look at what may delay
@@ -327,6 +329,7 @@ impl Action {
             Action::KeepSlots { .. } => Deed::KeepSlots,
             Action::FetchSlots { .. } => Deed::FetchSlots,
             Action::AskForWal { .. } => Deed::AskForWal,
+            Action::AskRemote => Deed::AskRemote,
             Action::Checkpoint => Deed::Checkpoint,
             Action::Preflight { .. } => Deed::Preflight,
             Action::Brake { .. } => Deed::Brake,

@@ -1,14 +1,14 @@
 //! Making the cluster, and keeping out what is not of it.
 
 use crate::agent::view::{
-    Control, Fence, Guard, Initialize, Job, JobReport, JobState, LeaseId, StopMode, Watchdog,
+    Control, Fence, Guard, Initialize, Job, JobReport, JobState, LeaseId, Origin, StopMode, Watchdog,
 };
-use crate::cluster::{SyncMode, SyncState};
+use crate::cluster::{State, SyncMode, SyncState};
 
 use super::action::ExitStatus;
 use super::draft::{Choice, Draft, Wake, living_lease};
 use super::situation::{Lock, Server, Situation, Was};
-use super::{Action, Reason, Why, identity, leader, stopping};
+use super::{Action, Reason, Why, identity, leader, remote, stopping};
 
 /// How often the roles of a new cluster are tried: the first attempt may have failed with a server that fell.
 const ROLES_ATTEMPTS: u32 = 2;
@@ -79,6 +79,10 @@ pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
         Some(Initialize::Done(_)) if s.view.local.copies_without_leader => {
             draft.start_job(Job::Restore, Reason::Restoring)
         }
+        Some(Initialize::Done(_)) if remote::is_known(s) && !somebody_runs(s) => {
+            let reason = Reason::Cloning { source: Origin::Remote };
+            draft.start_job(Job::CloneRemote { replaces: true }, reason)
+        }
         Some(Initialize::Done(_)) => (Reason::NobodyToClone, Wake::Loop),
         Some(Initialize::UnderWay { .. }) => (Reason::AnotherInitializes, Wake::Loop),
         Some(Initialize::Invalid) | None => {
@@ -92,7 +96,7 @@ pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
                 return (Reason::InitializeFailed, Wake::After);
             }
             if let Some(JobReport {
-                job: Job::Initdb | Job::CloneRemote,
+                job: Job::Initdb | Job::CloneRemote { .. },
                 state: JobState::Failed { at, .. },
                 ..
             }) = &s.view.job
@@ -112,6 +116,12 @@ pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
             (Reason::ClaimingInitialize, Wake::After)
         }
     }
+}
+
+/// Tells whether another member has a running server, which may lead soon.
+fn somebody_runs(s: &Situation<'_>) -> bool {
+    let mut members = s.snapshot().into_iter().flat_map(|snapshot| &snapshot.members);
+    members.any(|(name, member)| *name != s.view.me && member.facts.state == State::Running)
 }
 
 /// What the holder of the claim does, until the cluster has its identifier and its leader. Both come last: whoever sees
@@ -156,7 +166,7 @@ pub(super) fn make(s: &Situation<'_>, fence: Fence, draft: &mut Draft<'_>) -> Ch
 
 /// Makes the data of the new cluster, or gives the claim back after the attempt that failed.
 fn make_data(s: &Situation<'_>, lease: LeaseId, standby_cluster: bool, draft: &mut Draft<'_>) -> Choice {
-    let job = if standby_cluster { Job::CloneRemote } else { Job::Initdb };
+    let job = if standby_cluster { Job::CloneRemote { replaces: false } } else { Job::Initdb };
     let failed = s
         .view
         .job

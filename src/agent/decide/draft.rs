@@ -261,6 +261,7 @@ impl<'a> Draft<'a> {
                 self.memory.starts = Starts::default();
                 self.memory.stepped_down = false;
                 if let Running::Primary(_) = running {
+                    self.memory.adrift = None;
                     self.memory.promotion_crashed = false;
                     self.memory.promoting_since = None;
                     self.memory.adopting = false;
@@ -302,11 +303,10 @@ impl<'a> Draft<'a> {
         match job {
             // Trying again does not help, and nothing was tried.
             Job::Rewind { .. } if *why == JobFailure::NotGranted => {}
-            Job::Rewind { .. } => {
-                let Some(timeline) = self.memory.leader_timeline else { return };
-                let before = self.memory.recovery.rewinds_failed.filter(|(at, _)| *at == timeline);
+            Job::Rewind { timeline, .. } => {
+                let before = self.memory.recovery.rewinds_failed.filter(|(at, _)| at == timeline);
                 self.memory.recovery.rewinds_failed =
-                    Some((timeline, before.map_or(0, |(_, times)| times).saturating_add(1)));
+                    Some((*timeline, before.map_or(0, |(_, times)| times).saturating_add(1)));
             }
             Job::CrashRecovery => {
                 self.memory.recovery.crash_recoveries_failed =
@@ -316,7 +316,11 @@ impl<'a> Draft<'a> {
                 self.memory.recovery.roles_failed = self.memory.recovery.roles_failed.saturating_add(1);
             }
             Job::PrePromote { .. } => self.memory.pre_promote_failed = Some(*at),
-            Job::Initdb | Job::Clone { .. } | Job::CloneRemote | Job::Restore | Job::ArchiveLast { .. } => {}
+            Job::Initdb
+            | Job::Clone { .. }
+            | Job::CloneRemote { .. }
+            | Job::Restore
+            | Job::ArchiveLast { .. } => {}
         }
     }
 }

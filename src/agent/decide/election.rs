@@ -11,8 +11,12 @@ use crate::cluster::{FailoverRequest, History, MemberName, Role, State, SyncStat
 use super::action::{Compared, Identifier};
 use super::draft::{Choice, Draft, Wake, living_lease};
 use super::memory::RacePosition;
+use super::rewind::Home;
 use super::situation::{Server, Situation, Was};
-use super::{Action, Reason, Why, bootstrap, disk, failsafe, identity, replica, standby, stopping, sync};
+use super::{
+    Action, Reason, Why, bootstrap, disk, failsafe, identity, remote, replica, rewind, standby, stopping,
+    sync,
+};
 
 /// How long each member with precedence among equals gets, so that one transaction decides.
 const TURN: Duration = Duration::from_millis(50);
@@ -29,6 +33,11 @@ pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
         Server::Down { control, .. } => {
             if s.unfinished().is_some() {
                 return bootstrap::rule(s, draft);
+            }
+            if remote::is_known(s)
+                && let Some(choice) = rewind::before_start(s, Home::Remote { leader: None }, draft)
+            {
+                return choice;
             }
             // Half-written data is none.
             if control.half_rewound.is_some() {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::agent::view::*;
 use crate::cluster::slot::SlotKind;
 use crate::cluster::*;
-use crate::settings::Settings;
+use crate::settings::{Settings, StandbyCluster};
 
 /// The moment of every look.
 pub(super) const NOW: Tick = Tick(1_000_000);
@@ -159,10 +159,38 @@ pub(super) fn healthy(me: &str) -> Fixture {
         job: None,
         preflight: None,
         oldest_wal: None,
+        remote: None,
         outcomes: Vec::new(),
         requests: Requests::default(),
     };
     Fixture { view, snapshot }
+}
+
+/// Where the leader of a standby cluster gets its WAL from.
+pub(super) fn other_cluster() -> Upstream {
+    Upstream::Remote { slot: Some("here".to_owned()) }
+}
+
+/// Makes the cluster a standby cluster, which `a` leads.
+pub(super) fn standby(world: Fixture) -> Fixture {
+    world.with(|f| {
+        let place = Some(("10.9.0.1".to_owned(), 5432));
+        f.view.settings.standby_cluster = Some(StandbyCluster { place, slot: Some("here".to_owned()) });
+        f.member("a").facts.role = Role::StandbyLeader;
+    })
+}
+
+/// `a` holds the lock of a standby cluster and streams from the other cluster; the gate is closed.
+pub(super) fn leads_standby() -> Fixture {
+    let mut process = healthy("b").view.postgres.process;
+    let Process::Running(Running::Replica(facts)) = &mut process else { panic!("a replica") };
+    facts.upstream = other_cluster();
+    facts.slots = healthy("a").primary().slots.clone();
+    standby(healthy("a")).with(|f| {
+        f.view.guard = Guard::Closed;
+        f.view.postgres.process = process;
+        f.view.postgres.data = Data::Present(control());
+    })
 }
 
 /// A preparation that has just found nothing in the way.

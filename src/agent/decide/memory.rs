@@ -49,6 +49,8 @@ pub struct Memory {
     pub reinitialize: Option<Reinitialize>,
     /// This replica neither streams nor moves.
     pub stuck: Option<Stuck>,
+    /// This member of a standby cluster gets no WAL.
+    pub adrift: Option<Adrift>,
     /// When it was stopped because its upstream has no WAL for it any more.
     pub wal_gone: Option<Tick>,
     /// How this member came back so far.
@@ -104,6 +106,18 @@ pub struct Stuck {
     pub since: Tick,
     /// When its upstream was asked last what WAL it has.
     pub asked: Option<Tick>,
+}
+
+/// A member of a standby cluster that gets no WAL: its data may have parted from the other cluster's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Adrift {
+    /// Where it stands, and since when.
+    pub lsn: Lsn,
+    pub since: Tick,
+    /// When the other cluster was asked last.
+    pub asked: Option<Tick>,
+    /// What was replayed has parted from the other cluster's WAL, on this timeline.
+    pub parted: Option<Timeline>,
 }
 
 /// Why a leader gives up the lock as soon as its server is down.

@@ -23,6 +23,7 @@ mod lease;
 mod leaving;
 mod pause;
 mod publish;
+mod remote;
 mod replica;
 mod rewind;
 mod silence;
@@ -113,7 +114,7 @@ fn choose(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
             Job::Initdb
             | Job::Clone { .. }
             | Job::Restore
-            | Job::CloneRemote
+            | Job::CloneRemote { .. }
             | Job::ArchiveLast { .. }
             | Job::Rewind { .. }
             | Job::CrashRecovery => true,

@@ -115,8 +115,12 @@ fn words(s: &Situation<'_>, draft: &Draft<'_>) -> (State, Role) {
         Some(Job::Initdb) if s.view.local.custom_bootstrap => {
             return (State::CustomBootstrap, Role::Uninitialized);
         }
-        Some(Job::Initdb | Job::CloneRemote) => return (State::Initializing, Role::Uninitialized),
-        Some(Job::Clone { .. } | Job::Restore) => return (State::CreatingReplica, Role::Replica),
+        Some(Job::Initdb | Job::CloneRemote { replaces: false }) => {
+            return (State::Initializing, Role::Uninitialized);
+        }
+        Some(Job::Clone { .. } | Job::Restore | Job::CloneRemote { replaces: true }) => {
+            return (State::CreatingReplica, Role::Replica);
+        }
         // Nobody copies from a primary whose replication role is not made yet.
         Some(Job::PostBootstrap { .. }) => return (State::CustomBootstrap, Role::Primary),
         Some(Job::Rewind { .. } | Job::CrashRecovery | Job::PrePromote { .. } | Job::ArchiveLast { .. })

@@ -2,7 +2,7 @@
 //!
 //! The log line, the REST field, `keddah explain` and the reference page all come from here.
 
-use crate::agent::view::{Hazards, StopMode, Tick};
+use crate::agent::view::{Hazards, Origin, StopMode, Tick};
 use crate::cluster::{FailoverRequest, Lsn, MemberName, SystemId, Timeline};
 
 /// Declares the reasons: doc comment, name, fields, and the sentence for people.
@@ -148,11 +148,12 @@ reasons! {
     /// The leader has logical slots that this member lacks: their state is copied, for which the server is stopped.
     CopyingSlots { leader: MemberName } => "I copy logical slots of {leader} and restart Postgres for it";
     /// A former primary waits until the leader is a running primary, so that it can be told apart from it.
-    WaitingForLeader { leader: MemberName } => "I wait until {leader} runs as primary before I follow it";
+    WaitingForLeader { leader: Origin } => "I wait until {leader} runs as primary before I follow it";
 
     // ── coming back ──
-    /// The data directory is empty and is filled from another member.
-    Cloning { source: MemberName } => "I copy the data of {source}";
+    /// The data directory is empty and is filled from another member, or from the other cluster where a standby cluster has
+    /// nobody else.
+    Cloning { source: Origin } => "I copy the data of {source}";
     /// A method that needs no other member fills the data directory.
     Restoring => "there is no leader; I make my data by a method that needs none";
     /// There is nobody to copy from.
@@ -168,20 +169,22 @@ reasons! {
     /// A member that is gone has begun a timeline that the cluster went on without. This replica has received WAL of it, and
     /// its data has nothing of it yet: that WAL is removed, since a start would go on with it.
     LeavingTimeline { timeline: Timeline } => "my WAL of timeline {timeline} is not the leader's and not in my data yet; I remove it";
-    /// The data has parted from the leader's: the server is stopped so that it can be rewound or copied.
-    StoppingToRewind { leader: MemberName } => "my WAL has parted from that of {leader}; I stop Postgres to come back";
+    /// The data has parted from the leader's, or that of a standby cluster's member from the other cluster's: the server is
+    /// stopped so that it can be rewound or copied.
+    StoppingToRewind { leader: Origin } => "my WAL has parted from that of {leader}; I stop Postgres to come back";
     /// The data has parted from the leader's and is brought back by pg_rewind.
-    Rewinding { leader: MemberName } => "my WAL has parted from that of {leader}; I rewind";
+    Rewinding { leader: Origin } => "my WAL has parted from that of {leader}; I rewind";
     /// The data has parted from the leader's, and the user of pg_rewind is not let in there or may not read the files: a new
     /// copy is made where that is allowed, and it is tried again otherwise.
-    RewindNotGranted { leader: MemberName } => "my WAL has parted from that of {leader}, whose files the user of pg_rewind may not read";
+    RewindNotGranted { leader: Origin } => "my WAL has parted from that of {leader}, whose files the user of pg_rewind may not read";
     /// pg_rewind can work only after the leader's first checkpoint on its timeline.
-    WaitingForCheckpoint { leader: MemberName } => "I wait for the first checkpoint of {leader} before I rewind";
+    WaitingForCheckpoint { leader: Origin } => "I wait for the first checkpoint of {leader} before I rewind";
     /// The data has parted from the leader's and pg_rewind has failed or cannot be used, no WAL is left for it, or it cannot
     /// be started; a new copy is allowed.
-    CloningAfterDivergence { source: MemberName } => "my data cannot follow the leader's; I copy the data of {source} anew";
-    /// The data has parted from the leader's, and what would bring it back is not allowed.
-    Diverged { leader: MemberName } => "my WAL has parted from that of {leader}, and neither pg_rewind nor a new copy is allowed";
+    CloningAfterDivergence { source: Origin } => "my data cannot follow the leader's; I copy the data of {source} anew";
+    /// The data has parted from the leader's, and what would bring it back is not allowed. In a standby cluster it may go on
+    /// being read.
+    Diverged { leader: Origin } => "my WAL has parted from that of {leader}, and neither pg_rewind nor a new copy is allowed";
     /// A person asked for a new copy.
     Reinitializing => "I was asked for a new copy of the data";
 

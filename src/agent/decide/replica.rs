@@ -9,8 +9,9 @@ use crate::cluster::{MemberName, Role, State};
 
 use super::draft::{Choice, Draft, Wake};
 use super::memory::{Reinitialize, Restart, Stuck};
+use super::rewind::Home;
 use super::situation::{Divergence, Lock, Server, Situation};
-use super::{Action, Reason, election, rewind, slots, stopping};
+use super::{Action, Reason, election, remote, rewind, slots, stopping};
 
 /// How long a replica may neither stream nor move before its upstream is asked for the WAL that it lacks, and how often.
 const STUCK: Duration = Duration::from_secs(15);
@@ -79,12 +80,20 @@ pub(super) fn follow(
     if let Some(choice) = requests(s, leader, draft) {
         return choice;
     }
-    let document = s.snapshot().and_then(|snapshot| snapshot.members.get(leader));
-    if let Divergence::Parted { .. } | Divergence::SameTimelineTwice = s.divergence(document)
-        && !s.view.settings.pause
-    {
+    let home = Home::of(s, leader);
+    let (divergence, curable) = match home {
+        Home::Leader(_) => {
+            (s.divergence(s.snapshot().and_then(|snapshot| snapshot.members.get(leader))), true)
+        }
+        Home::Remote { .. } => {
+            let divergence = remote::of_running(s, facts, draft);
+            (divergence, rewind::is_curable(s, divergence, draft))
+        }
+    };
+    let parted = matches!(divergence, Divergence::Parted { .. } | Divergence::SameTimelineTwice);
+    if parted && curable && !s.view.settings.pause {
         draft.stop(StopMode::Fast);
-        return (Reason::StoppingToRewind { leader: leader.clone() }, Wake::Progress);
+        return (Reason::StoppingToRewind { leader: home.origin() }, Wake::Progress);
     }
     let wanted = upstream(s, leader);
     if s.view.postgres.configuration == Configuration::Differs {
@@ -112,6 +121,9 @@ pub(super) fn follow(
                 draft.memory.wal_gone = None;
                 draft.memory.recovery.timelines_left = 0;
                 return (Reason::Following { upstream: name }, Wake::Loop);
+            }
+            if parted && !curable {
+                return (Reason::Diverged { leader: home.origin() }, Wake::Progress);
             }
             stuck(s, &name, facts, draft)
                 .unwrap_or((Reason::WaitingForStream { upstream: name }, Wake::Progress))
@@ -252,7 +264,7 @@ pub(super) fn clone(s: &Situation<'_>, leader: &MemberName, replaces: bool, draf
     match source(s, leader, false) {
         None => (Reason::NobodyToClone, Wake::Loop),
         Some(source) => {
-            let reason = Reason::Cloning { source: source.clone() };
+            let reason = Reason::Cloning { source: source.clone().into() };
             draft.start_job(Job::Clone { source, replaces }, reason)
         }
     }
@@ -335,6 +347,6 @@ mod tests {
 
         assert!(kept.reason == gone && !gives(&kept, Deed::Stop));
         assert!(stops.reason == gone && gives(&stops, Deed::Stop));
-        assert_eq!(copies.reason, Reason::CloningAfterDivergence { source: name("a") });
+        assert_eq!(copies.reason, Reason::CloningAfterDivergence { source: name("a").into() });
     }
 }

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use crate::agent::view::{Control, ControlState, Job, JobFailure, JobReport, JobState, Tick, Upstream};
-use crate::cluster::{MemberName, Timeline};
+use crate::agent::view::{
+    Control, ControlState, Job, JobFailure, JobReport, JobState, Origin, Tick, Upstream,
+};
+use crate::cluster::{MemberName, Role, Timeline};
 
 use super::draft::{Choice, Draft, Wake};
 use super::memory::{Reinitialize, Starts};
 use super::situation::{Divergence, Server, Situation, Was};
-use super::{Action, Reason, Why, disk, replica};
+use super::{Action, Reason, Why, disk, remote, replica};
 
 /// How often pg_rewind is tried against a leader on one timeline before it counts as impossible: a stop of the source
 /// or a lost connection fails it as well, and the next attempt then works.
@@ -26,46 +28,107 @@ const TIMELINES_LEFT: u32 = 3;
 /// How often single-user recovery is tried before the data counts as beyond it.
 const CRASH_RECOVERY_ATTEMPTS: u32 = 2;
 
+/// Whose WAL a stopped member comes back to.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Home<'a> {
+    /// That of the member that leads.
+    Leader(&'a MemberName),
+    /// That of the cluster which this standby cluster follows. Copies are made of the member that leads this one, unless it
+    /// is the one that comes back, or nobody is.
+    Remote { leader: Option<&'a MemberName> },
+}
+
+impl<'a> Home<'a> {
+    /// Returns what a member is judged by while another one leads: the leader of a standby cluster has its WAL from
+    /// elsewhere.
+    pub(super) fn of(s: &Situation<'_>, leader: &'a MemberName) -> Home<'a> {
+        let document = s.snapshot().and_then(|snapshot| snapshot.members.get(leader));
+        let primary = document.is_some_and(|member| member.facts.role == Role::Primary);
+        match remote::is_known(s) && !primary {
+            true => Home::Remote { leader: Some(leader) },
+            false => Home::Leader(leader),
+        }
+    }
+
+    pub(super) fn origin(self) -> Origin {
+        match self {
+            Home::Leader(name) => Origin::Member(name.clone()),
+            Home::Remote { .. } => Origin::Remote,
+        }
+    }
+
+    /// Returns the timeline of the primary there.
+    fn timeline(self, s: &Situation<'_>) -> Option<Timeline> {
+        match self {
+            Home::Leader(name) => s.running_primary(name)?.facts.timeline,
+            Home::Remote { .. } => s.remote().map(|remote| remote.timeline),
+        }
+    }
+
+    /// Tells whether the primary there has not written the first checkpoint of its timeline.
+    fn checkpoint_pending(self, s: &Situation<'_>) -> bool {
+        match self {
+            Home::Leader(name) => {
+                let document = s.snapshot().and_then(|snapshot| snapshot.members.get(name));
+                document.is_none_or(|member| member.facts.checkpoint_pending)
+            }
+            Home::Remote { .. } => s.remote().is_none_or(|remote| remote.checkpoint_pending),
+        }
+    }
+
+    fn divergence(self, s: &Situation<'_>, draft: &mut Draft<'_>) -> Divergence {
+        match self {
+            Home::Leader(name) => s.divergence(s.snapshot().and_then(|snapshot| snapshot.members.get(name))),
+            Home::Remote { .. } => remote::of_stopped(s, draft),
+        }
+    }
+}
+
 /// Brings back a server that is down.
 pub(super) fn come_back(s: &Situation<'_>, leader: &MemberName, draft: &mut Draft<'_>) -> Choice {
     if let Some(asked) = replica::asked_for_copy(s, leader, draft) {
         return copy_for_person(s, leader, asked, draft);
     }
-    let document = s.snapshot().and_then(|snapshot| snapshot.members.get(leader));
-    if let Some(begun) = s.view.postgres.control().and_then(|control| control.half_rewound) {
-        return go_on(s, leader, begun, draft);
-    }
-    if draft.memory.wal_gone.is_some_and(|at| !copied_since(s, at)) {
+    let home = Home::of(s, leader);
+    let begun = s.view.postgres.control().is_some_and(|control| control.half_rewound.is_some());
+    if !begun && draft.memory.wal_gone.is_some_and(|at| !copied_since(s, at)) {
         let allowed = s.view.settings.remove_data_directory_on_diverged_timelines;
-        return copy_anew(s, leader, allowed, draft);
+        return copy_anew(s, home, allowed, draft);
     }
-    if draft.memory.starts.hung >= HUNG_STARTS && s.view.settings.remove_data_directory_on_diverged_timelines
+    if !begun
+        && draft.memory.starts.hung >= HUNG_STARTS
+        && s.view.settings.remove_data_directory_on_diverged_timelines
     {
-        let choice = copy_anew(s, leader, true, draft);
+        let choice = copy_anew(s, home, true, draft);
         if matches!(choice.0, Reason::CloningAfterDivergence { .. }) {
             draft.memory.starts = Starts::default();
         }
         return choice;
     }
-    match s.divergence(document) {
-        Divergence::None => start(s, leader, draft),
-        Divergence::Unknown => match s.server {
-            Server::Down { control, .. } if Was::of(control) == Was::Replica => start(s, leader, draft),
-            Server::Down { .. }
-            | Server::NoData
-            | Server::Unfinished
-            | Server::Unreadable
-            | Server::Starting { .. }
-            | Server::Stopping { .. }
-            | Server::Primary(_)
-            | Server::Replica(_)
-            | Server::Unresponsive { .. } => {
-                (Reason::WaitingForLeader { leader: leader.clone() }, Wake::Progress)
+    before_start(s, home, draft).unwrap_or_else(|| start(s, leader, draft))
+}
+
+/// Does what the data of a server that is down needs before a start in recovery; None: it may be started.
+pub(super) fn before_start(s: &Situation<'_>, home: Home<'_>, draft: &mut Draft<'_>) -> Option<Choice> {
+    let divergence = home.divergence(s, draft);
+    if let Some(begun) = s.view.postgres.control().and_then(|control| control.half_rewound) {
+        return Some(go_on(s, home, begun, draft));
+    }
+    let settings = &s.view.settings;
+    let choice = match divergence {
+        Divergence::None if remote::would_part_again(s, draft) => recover(s, home, draft),
+        Divergence::None => return None,
+        Divergence::Unknown => match (home, s.server) {
+            // Whatever it was, it starts in recovery, and is judged again where it gets no WAL.
+            (Home::Remote { .. }, _) => return None,
+            (Home::Leader(_), Server::Down { control, .. }) if Was::of(control) == Was::Replica => {
+                return None;
             }
+            (Home::Leader(_), _) => (Reason::WaitingForLeader { leader: home.origin() }, Wake::Progress),
         },
-        Divergence::CrashFirst => recover(s, leader, draft),
+        Divergence::CrashFirst => recover(s, home, draft),
         Divergence::DeadWal { .. } if draft.memory.recovery.timelines_left >= TIMELINES_LEFT => {
-            copy_anew(s, leader, s.view.settings.remove_data_directory_on_diverged_timelines, draft)
+            copy_anew(s, home, settings.remove_data_directory_on_diverged_timelines, draft)
         }
         Divergence::DeadWal { timeline } => {
             draft.memory.recovery.timelines_left += 1;
@@ -73,21 +136,46 @@ pub(super) fn come_back(s: &Situation<'_>, leader: &MemberName, draft: &mut Draf
             (Reason::LeavingTimeline { timeline }, Wake::After)
         }
         Divergence::SameTimelineTwice => {
-            copy_anew(s, leader, s.view.settings.remove_data_directory_on_diverged_timelines, draft)
+            copy_anew(s, home, settings.remove_data_directory_on_diverged_timelines, draft)
         }
-        Divergence::Parted { leader_timeline } => reunite(s, leader, leader_timeline, draft),
+        Divergence::Parted { leader_timeline } => reunite(s, home, leader_timeline, draft),
+    };
+    Some(choice)
+}
+
+/// Tells whether data that has parted so can come back by what the configuration allows.
+pub(super) fn is_curable(s: &Situation<'_>, divergence: Divergence, draft: &Draft<'_>) -> bool {
+    let settings = &s.view.settings;
+    match divergence {
+        Divergence::Parted { leader_timeline } if is_rewindable(s) => {
+            !has_failed(leader_timeline, draft) || settings.remove_data_directory_on_rewind_failure
+        }
+        Divergence::Parted { .. } | Divergence::SameTimelineTwice => {
+            settings.remove_data_directory_on_diverged_timelines
+        }
+        Divergence::None | Divergence::Unknown | Divergence::CrashFirst | Divergence::DeadWal { .. } => false,
     }
 }
 
+fn is_rewindable(s: &Situation<'_>) -> bool {
+    s.view.settings.use_pg_rewind && s.view.postgres.control().is_some_and(|control| control.rewindable)
+}
+
+/// Tells whether pg_rewind has failed too often against a primary on this timeline.
+fn has_failed(timeline: Timeline, draft: &Draft<'_>) -> bool {
+    let failed = draft.memory.recovery.rewinds_failed.filter(|(on, _)| *on == timeline);
+    failed.is_some_and(|(_, times)| times >= REWIND_ATTEMPTS)
+}
+
 /// Recovers what has not ended in order, alone and without a network.
-fn recover(s: &Situation<'_>, leader: &MemberName, draft: &mut Draft<'_>) -> Choice {
+fn recover(s: &Situation<'_>, home: Home<'_>, draft: &mut Draft<'_>) -> Choice {
     let allowed = s.view.settings.remove_data_directory_on_rewind_failure;
     // Recovery writes WAL of its own. A new copy, where it is allowed, frees what the old one takes.
     if disk::is_full(s) && !allowed {
         return disk::wait(s);
     }
     if disk::is_full(s) || draft.memory.recovery.crash_recoveries_failed >= CRASH_RECOVERY_ATTEMPTS {
-        return copy_anew(s, leader, allowed, draft);
+        return copy_anew(s, home, allowed, draft);
     }
     draft.start_job(Job::CrashRecovery, Reason::RecoveringFromCrash)
 }
@@ -147,31 +235,24 @@ fn start(s: &Situation<'_>, leader: &MemberName, draft: &mut Draft<'_>) -> Choic
 
 /// Goes on with a rewind that was interrupted. pg_rewind may be run again from the same timeline; what another one has
 /// written since cannot be told from what this one had.
-fn go_on(s: &Situation<'_>, leader: &MemberName, begun: Timeline, draft: &mut Draft<'_>) -> Choice {
-    match s.running_primary(leader).and_then(|member| member.facts.timeline) {
-        None => (Reason::WaitingForLeader { leader: leader.clone() }, Wake::Progress),
-        Some(timeline) if timeline == begun => reunite(s, leader, timeline, draft),
-        Some(_) => copy_anew(s, leader, s.view.settings.remove_data_directory_on_rewind_failure, draft),
+fn go_on(s: &Situation<'_>, home: Home<'_>, begun: Timeline, draft: &mut Draft<'_>) -> Choice {
+    match home.timeline(s) {
+        None => (Reason::WaitingForLeader { leader: home.origin() }, Wake::Progress),
+        Some(timeline) if timeline == begun => reunite(s, home, timeline, draft),
+        Some(_) => copy_anew(s, home, s.view.settings.remove_data_directory_on_rewind_failure, draft),
     }
 }
 
-/// Brings data that has parted from the leader's back to it.
-fn reunite(
-    s: &Situation<'_>,
-    leader: &MemberName,
-    leader_timeline: Timeline,
-    draft: &mut Draft<'_>,
-) -> Choice {
+/// Brings data that has parted from a primary's back to it.
+fn reunite(s: &Situation<'_>, home: Home<'_>, timeline: Timeline, draft: &mut Draft<'_>) -> Choice {
     let settings = &s.view.settings;
-    let rewindable =
-        settings.use_pg_rewind && s.view.postgres.control().is_some_and(|control| control.rewindable);
-    if !rewindable {
-        return copy_anew(s, leader, settings.remove_data_directory_on_diverged_timelines, draft);
+    if !is_rewindable(s) {
+        return copy_anew(s, home, settings.remove_data_directory_on_diverged_timelines, draft);
     }
-    if let Some(since) = not_granted(s, leader_timeline) {
-        let reason = Reason::RewindNotGranted { leader: leader.clone() };
+    if let Some(since) = not_granted(s, timeline) {
+        let reason = Reason::RewindNotGranted { leader: home.origin() };
         if settings.remove_data_directory_on_rewind_failure {
-            let (choice, wake) = copy_anew(s, leader, true, draft);
+            let (choice, wake) = copy_anew(s, home, true, draft);
             let copies = matches!(choice, Reason::CloningAfterDivergence { .. });
             return (if copies { reason } else { choice }, wake);
         }
@@ -180,44 +261,45 @@ fn reunite(
             return (reason, Wake::At(again, Why::Backoff));
         }
     }
-    let failed = draft.memory.recovery.rewinds_failed.filter(|(timeline, _)| *timeline == leader_timeline);
-    if failed.is_some_and(|(_, times)| times >= REWIND_ATTEMPTS) {
-        return copy_anew(s, leader, settings.remove_data_directory_on_rewind_failure, draft);
+    if has_failed(timeline, draft) {
+        return copy_anew(s, home, settings.remove_data_directory_on_rewind_failure, draft);
     }
-    let document = s.snapshot().and_then(|snapshot| snapshot.members.get(leader));
-    if document.is_none_or(|member| member.facts.checkpoint_pending) {
-        return (Reason::WaitingForCheckpoint { leader: leader.clone() }, Wake::Progress);
+    if home.checkpoint_pending(s) {
+        return (Reason::WaitingForCheckpoint { leader: home.origin() }, Wake::Progress);
     }
     if s.view.postgres.control().is_some_and(misleads) {
-        return recover(s, leader, draft);
+        return recover(s, home, draft);
     }
-    let job = Job::Rewind { source: leader.clone(), timeline: leader_timeline };
-    draft.start_job(job, Reason::Rewinding { leader: leader.clone() })
+    let job = Job::Rewind { source: home.origin(), timeline };
+    draft.start_job(job, Reason::Rewinding { leader: home.origin() })
 }
 
-/// Returns when it was seen that the leader on this timeline does not let pg_rewind read what it needs.
-fn not_granted(s: &Situation<'_>, leader_timeline: Timeline) -> Option<Tick> {
+/// Returns when it was seen that the primary on this timeline does not let pg_rewind read what it needs.
+fn not_granted(s: &Situation<'_>, on: Timeline) -> Option<Tick> {
     let JobReport { job: Job::Rewind { timeline, .. }, state, .. } = s.view.job.as_ref()? else {
         return None;
     };
     match state {
-        JobState::Failed { at, why: JobFailure::NotGranted } if *timeline == leader_timeline => Some(*at),
+        JobState::Failed { at, why: JobFailure::NotGranted } if *timeline == on => Some(*at),
         JobState::Failed { .. } | JobState::Done { .. } | JobState::Running => None,
     }
 }
 
-/// Copies the data anew where that is allowed and a running primary holds it; the data is left alone otherwise.
-fn copy_anew(s: &Situation<'_>, leader: &MemberName, allowed: bool, draft: &mut Draft<'_>) -> Choice {
+/// Copies the data anew where that is allowed and there is a server to copy from; the data is left alone otherwise.
+fn copy_anew(s: &Situation<'_>, home: Home<'_>, allowed: bool, draft: &mut Draft<'_>) -> Choice {
     if !allowed {
-        return (Reason::Diverged { leader: leader.clone() }, Wake::Loop);
+        return (Reason::Diverged { leader: home.origin() }, Wake::Loop);
     }
-    match replica::source(s, leader, true) {
-        None => (Reason::NobodyToClone, Wake::Loop),
-        Some(source) => {
-            let reason = Reason::CloningAfterDivergence { source: source.clone() };
-            draft.start_job(Job::Clone { source, replaces: true }, reason)
+    let (job, source) = match home {
+        Home::Remote { leader: None } => (Job::CloneRemote { replaces: true }, Origin::Remote),
+        Home::Leader(leader) | Home::Remote { leader: Some(leader) } => {
+            let Some(source) = replica::source(s, leader, true) else {
+                return (Reason::NobodyToClone, Wake::Loop);
+            };
+            (Job::Clone { source: source.clone(), replaces: true }, Origin::Member(source))
         }
-    }
+    };
+    draft.start_job(job, Reason::CloningAfterDivergence { source })
 }
 
 #[cfg(test)]
@@ -251,9 +333,9 @@ mod tests {
             interrupted(3).with(|f| f.view.settings.remove_data_directory_on_rewind_failure = false),
         );
 
-        assert_eq!(again.reason, Reason::Rewinding { leader: name("a") });
-        assert_eq!(copied.reason, Reason::CloningAfterDivergence { source: name("a") });
-        assert_eq!(kept.reason, Reason::Diverged { leader: name("a") });
+        assert_eq!(again.reason, Reason::Rewinding { leader: name("a").into() });
+        assert_eq!(copied.reason, Reason::CloningAfterDivergence { source: name("a").into() });
+        assert_eq!(kept.reason, Reason::Diverged { leader: name("a").into() });
     }
 
     /// `b` is down as a replica of a dead timeline 2, which was left at 900; `a` leads on timeline 3, by way of another
@@ -284,7 +366,7 @@ mod tests {
         let killed = decision(of_dead_timeline(|control| control.state = ControlState::InArchiveRecovery));
         let old_checkpoint = decision(of_dead_timeline(|control| control.timeline = Timeline(1)));
 
-        assert_eq!(rewinds.reason, Reason::Rewinding { leader: name("a") });
+        assert_eq!(rewinds.reason, Reason::Rewinding { leader: name("a").into() });
         assert_eq!(killed.reason, Reason::RecoveringFromCrash);
         assert_eq!(old_checkpoint.reason, Reason::RecoveringFromCrash);
     }
@@ -311,7 +393,7 @@ mod tests {
         assert_eq!(leaves.reason, Reason::LeavingTimeline { timeline: Timeline(2) });
         assert!(leaves.actions.contains(&Action::LeaveTimeline { timeline: Timeline(2) }));
         assert_eq!(goes_on.reason, Reason::StartingAsReplica);
-        assert_eq!(comes_back.reason, Reason::Diverged { leader: name("a") });
+        assert_eq!(comes_back.reason, Reason::Diverged { leader: name("a").into() });
     }
 
     #[test]
@@ -326,7 +408,7 @@ mod tests {
         }));
 
         assert_eq!(no_leader.reason, Reason::NobodyToClone);
-        assert_eq!(not_running.reason, Reason::WaitingForLeader { leader: name("a") });
+        assert_eq!(not_running.reason, Reason::WaitingForLeader { leader: name("a").into() });
         assert_eq!(holds_the_lock.reason, Reason::LeadingWithoutData);
         for decision in [no_leader, not_running, holds_the_lock] {
             let starts = [Deed::StartPrimary, Deed::StartReplica];

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::agent::view::{
     Answer, Control, ControlState, Data, Fence, Initialize, Keyed, LeaderKey, Lease, LeaseId, Member,
-    PeerFacts, PrimaryFacts, Process, ReplicaFacts, Running, Seen, Snapshot, Started, StopMode, Tick, View,
+    PeerFacts, PrimaryFacts, Process, Remote, ReplicaFacts, Running, Seen, Snapshot, Started, StopMode, Tick,
+    View,
 };
 use crate::cluster::{History, Lsn, MemberName, Role, State, Timeline};
 
@@ -243,7 +244,7 @@ impl<'a> Situation<'a> {
     ///
     /// `leader` is the leader's document; its timeline counts only while it says that it is a running primary.
     pub(super) fn divergence(&self, leader: Option<&Member>) -> Divergence {
-        // WAL of a standby cluster comes from elsewhere: whether it parts is seen there, and streaming tells.
+        // WAL of a standby cluster comes from elsewhere, and whether it parts is seen there.
         if leader.is_some_and(|member| member.facts.role == Role::StandbyLeader) {
             return Divergence::None;
         }
@@ -254,7 +255,26 @@ impl<'a> Situation<'a> {
         else {
             return Divergence::Unknown;
         };
-        let theirs = (theirs, self.branches(leader, theirs));
+        self.divergence_from((theirs, self.branches(leader, theirs)))
+    }
+
+    /// Compares this member's data with that of the cluster which this standby cluster follows, if its primary answered a
+    /// question of `since` or later.
+    pub(super) fn divergence_from_remote(&self, since: Tick) -> Divergence {
+        match self.remote().filter(|remote| remote.asked >= since) {
+            Some(remote) => self.divergence_from((remote.timeline, Some((&remote.history, true)))),
+            None => Divergence::Unknown,
+        }
+    }
+
+    /// Returns what the other cluster's primary said last, unless that is another cluster than the data here is of.
+    pub(super) fn remote(&self) -> Option<&'a Remote> {
+        let mine = self.view.postgres.control().map(|control| control.system_id);
+        self.view.remote.as_ref().filter(|remote| mine == Some(remote.system_id))
+    }
+
+    /// Compares this member's data with that of a primary on a timeline which came to be so, as far as is known.
+    fn divergence_from(&self, theirs: Theirs<'_>) -> Divergence {
         match self.server {
             Server::Replica(facts) => {
                 let mine = (facts.timeline, facts.history.as_ref());
@@ -307,8 +327,11 @@ impl<'a> Situation<'a> {
     }
 }
 
+/// A primary's timeline and how it came to be; whether it is certain that this primary has said so.
+type Theirs<'a> = (Timeline, Option<(&'a History, bool)>);
+
 /// Tells whether WAL of a timeline is surely none of the leader's.
-fn leads_away(theirs: (Timeline, Option<(&History, bool)>), timeline: Timeline, history: &History) -> bool {
+fn leads_away(theirs: Theirs<'_>, timeline: Timeline, history: &History) -> bool {
     match parted(theirs, (timeline, Some(history)), |_| false) {
         Divergence::Parted { .. } | Divergence::SameTimelineTwice => true,
         Divergence::None | Divergence::Unknown | Divergence::CrashFirst | Divergence::DeadWal { .. } => false,
@@ -318,7 +341,7 @@ fn leads_away(theirs: (Timeline, Option<(&History, bool)>), timeline: Timeline, 
 /// Compares timelines with what is known of how they came to be; `beyond` tells whether this data goes on after a point
 /// of its own timeline.
 fn parted(
-    (theirs, branches): (Timeline, Option<(&History, bool)>),
+    (theirs, branches): Theirs<'_>,
     (mine, history): (Timeline, Option<&History>),
     beyond: impl Fn(Lsn) -> bool,
 ) -> Divergence {

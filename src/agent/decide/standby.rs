@@ -2,16 +2,17 @@
 //! own replicas follow it. Nobody is writable, so the gate stays closed.
 
 use crate::agent::view::{
-    Configuration, Control, Deed, Fence, Job, JobReport, JobState, Member, ReplicaFacts, Revision, Started,
-    StopMode, Upstream, Verdict,
+    Configuration, Control, Deed, Fence, Job, JobReport, JobState, Member, Origin, ReplicaFacts, Revision,
+    Started, StopMode, Upstream, Verdict,
 };
 use crate::cluster::{FailoverRequest, MemberName, Role, State};
 
-use super::draft::{Choice, Draft, Wake};
+use super::draft::{Choice, Draft, Wake, successors};
 use super::memory::GivingUp;
 use super::reason::Refusal;
-use super::situation::{Server, Situation, Was};
-use super::{Action, Reason, leader, replica, slots, stopping};
+use super::rewind::Home;
+use super::situation::{Divergence, Server, Situation, Was};
+use super::{Action, Reason, leader, remote, replica, rewind, slots, stopping};
 
 /// How often a server is started under the lock before the lock goes to another member.
 const STARTS_UNDER_LOCK: u32 = 2;
@@ -20,6 +21,10 @@ pub(super) fn rule(s: &Situation<'_>, fence: Fence, draft: &mut Draft<'_>) -> Ch
     replica::close_gate(s, draft);
     match s.server {
         Server::NoData | Server::Unfinished | Server::Unreadable => {
+            leader::release(s, fence, None, draft);
+            (Reason::LeadingWithoutData, Wake::After)
+        }
+        Server::Down { control, .. } if control.half_rewound.is_some() && !remote::is_known(s) => {
             leader::release(s, fence, None, draft);
             (Reason::LeadingWithoutData, Wake::After)
         }
@@ -68,6 +73,14 @@ fn down(s: &Situation<'_>, fence: Fence, control: &Control, draft: &mut Draft<'_
         leader::release(s, fence, None, draft);
         return (Reason::StartTookTooLong, Wake::After);
     }
+    if let Some(choice) = rewind::before_start(s, Home::Remote { leader: None }, draft) {
+        // What keeps this member's data out may be well with another's.
+        if matches!(choice.0, Reason::Diverged { .. }) && !successors(s, None).is_empty() {
+            leader::release(s, fence, None, draft);
+            return (choice.0, Wake::After);
+        }
+        return choice;
+    }
     if draft.memory.starts.tried >= STARTS_UNDER_LOCK {
         leader::release(s, fence, None, draft);
         return (Reason::StartFailed, Wake::After);
@@ -103,6 +116,12 @@ pub(super) fn lead(s: &Situation<'_>, fence: Fence, facts: &ReplicaFacts, draft:
     if let Some(choice) = replica::restart(s, draft) {
         return choice;
     }
+    let divergence = remote::of_running(s, facts, draft);
+    let parted = matches!(divergence, Divergence::Parted { .. } | Divergence::SameTimelineTwice);
+    if parted && !s.view.settings.pause && rewind::is_curable(s, divergence, draft) {
+        draft.stop(StopMode::Fast);
+        return (Reason::StoppingToRewind { leader: Origin::Remote }, Wake::Progress);
+    }
     let wanted = upstream(s);
     let streams = wanted != Upstream::Nobody;
     let moves = facts.upstream != wanted;
@@ -115,7 +134,8 @@ pub(super) fn lead(s: &Situation<'_>, fence: Fence, facts: &ReplicaFacts, draft:
     slots::of_standby_leader(s, facts, draft);
     keys(s, fence, facts, draft);
     let wake = if moves || (streams && !facts.streaming) { Wake::Progress } else { Wake::Loop };
-    (Reason::LeadingStandby, wake)
+    let reason = if parted { Reason::Diverged { leader: Origin::Remote } } else { Reason::LeadingStandby };
+    (reason, wake)
 }
 
 /// Returns where the standby leader gets its WAL from: the other cluster, or only the archive.
@@ -212,40 +232,15 @@ fn candidate<'a>(
 #[cfg(test)]
 mod tests {
     use super::super::action::{CallbackEvent, CallbackRole};
-    use super::super::fixture::{END, Fixture, NOW, control, healthy, name};
+    use super::super::fixture::{
+        END, NOW, control, healthy, leads_standby as leads, name, other_cluster, standby,
+    };
     use super::super::{Decision, Memory, decide};
     use super::*;
-    use crate::agent::view::{ControlState, Data, Guard, Initialize, Keyed, LeaseId, Process, Snapshot};
+    use crate::agent::view::{ControlState, Data, Initialize, Keyed, LeaseId, Process, Snapshot};
     use crate::settings::StandbyCluster;
 
     const FENCE: Fence = Fence { lease: LeaseId(1), create_revision: Revision(5) };
-
-    fn remote() -> Upstream {
-        Upstream::Remote { slot: Some("here".to_owned()) }
-    }
-
-    fn standby(world: Fixture) -> Fixture {
-        world.with(|f| {
-            let place = Some(("10.9.0.1".to_owned(), 5432));
-            f.view.settings.standby_cluster = Some(StandbyCluster { place, slot: Some("here".to_owned()) });
-            f.member("a").facts.role = Role::StandbyLeader;
-        })
-    }
-
-    /// `a` holds the lock of a standby cluster and streams from the other cluster; the gate is closed.
-    fn leads() -> Fixture {
-        let mut process = healthy("b").view.postgres.process;
-        let Process::Running(crate::agent::view::Running::Replica(facts)) = &mut process else {
-            panic!("a replica")
-        };
-        facts.upstream = remote();
-        facts.slots = healthy("a").primary().slots.clone();
-        standby(healthy("a")).with(|f| {
-            f.view.guard = Guard::Closed;
-            f.view.postgres.process = process;
-            f.view.postgres.data = Data::Present(control());
-        })
-    }
 
     fn deeds(decision: &Decision) -> Vec<Deed> {
         let all = decision.actions.iter().map(Action::deed);
@@ -297,7 +292,7 @@ mod tests {
 
         assert_eq!((&stop.reason, deeds(&stop)), (&Reason::DemotingCluster, vec![Deed::Stop]));
         assert!(archive.actions.contains(&Action::StartJob { job }));
-        assert!(start.actions.contains(&Action::StartReplica { upstream: remote(), archive: true }));
+        assert!(start.actions.contains(&Action::StartReplica { upstream: other_cluster(), archive: true }));
         assert!(!deeds(&start).contains(&Deed::ReleaseLeaderKey));
     }
 
@@ -318,7 +313,7 @@ mod tests {
         let copies = decide(&empty.view(), &Memory::default());
 
         assert_eq!(follows.reason, Reason::Following { upstream: name("a") });
-        assert_eq!(copies.reason, Reason::Cloning { source: name("a") });
+        assert_eq!(copies.reason, Reason::Cloning { source: name("a").into() });
     }
 
     #[test]
@@ -356,7 +351,7 @@ mod tests {
         let copied = claimed.with(|f| f.view.postgres.data = Data::Present(control()));
         let finishes = decide(&copied.view(), &Memory::default());
 
-        assert!(copies.actions.contains(&Action::StartJob { job: Job::CloneRemote }));
+        assert!(copies.actions.contains(&Action::StartJob { job: Job::CloneRemote { replaces: false } }));
         assert_eq!(deeds(&finishes), [Deed::FinishInitialize]);
     }
 
@@ -369,7 +364,9 @@ mod tests {
 
         let decision = decide(&alone.view(), &Memory::default());
 
-        assert!(decision.actions.contains(&Action::StartReplica { upstream: remote(), archive: true }));
+        assert!(
+            decision.actions.contains(&Action::StartReplica { upstream: other_cluster(), archive: true })
+        );
         assert!(decision.memory.adopting);
     }
 

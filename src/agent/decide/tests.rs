@@ -674,10 +674,13 @@ fn a_parted_former_primary_rewinds_once_the_leader_has_checkpointed() {
         f.view.settings.remove_data_directory_on_diverged_timelines = true;
     }));
 
-    assert_eq!(waiting.reason, Reason::WaitingForCheckpoint { leader: name("a") });
-    assert_eq!(rewinding.reason, Reason::Rewinding { leader: name("a") });
-    assert_eq!((&forbidden.reason, deeds(&forbidden)), (&Reason::Diverged { leader: name("a") }, vec![]));
-    assert_eq!(copied.reason, Reason::CloningAfterDivergence { source: name("a") });
+    assert_eq!(waiting.reason, Reason::WaitingForCheckpoint { leader: name("a").into() });
+    assert_eq!(rewinding.reason, Reason::Rewinding { leader: name("a").into() });
+    assert_eq!(
+        (&forbidden.reason, deeds(&forbidden)),
+        (&Reason::Diverged { leader: name("a").into() }, vec![])
+    );
+    assert_eq!(copied.reason, Reason::CloningAfterDivergence { source: name("a").into() });
 
     let asked = parted.with(|f| {
         f.view.settings.use_pg_rewind = false;

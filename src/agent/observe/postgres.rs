@@ -14,8 +14,8 @@ use crate::agent::observe::facts::{fill, kept_by_slot, replica_timeline, running
 use crate::agent::observe::pending::{RestartSettings, pending_restart};
 use crate::agent::shown::PostgresExtras;
 use crate::agent::view::{
-    Configuration, Control, ControlState, Data, OldestWal, Postgres, Process, Running, Started, StopMode,
-    Tick,
+    Configuration, Control, ControlState, Data, OldestWal, Postgres, Process, Remote, Running, Started,
+    StopMode, Tick,
 };
 use crate::cluster::control_file::ControlState as OnDisk;
 use crate::cluster::{PgVersion, Timeline};
@@ -61,6 +61,8 @@ pub struct Observer {
     staged: Option<(Tick, BTreeMap<String, Vec<u8>>)>,
     /// The last answer to a question for another member's WAL, which is asked beside the loop.
     pub oldest_wal: watch::Sender<Option<OldestWal>>,
+    /// The same of the primary of the cluster that a standby cluster follows.
+    pub remote: watch::Sender<Option<Remote>>,
     /// Whether the server that runs was told to let clients only read.
     brake_told: Option<bool>,
     /// Held by the round of work on logical slots that is under way.

@@ -258,6 +258,19 @@ pub enum Configuration {
     Differs,
 }
 
+/// The primary of the cluster that a standby cluster follows, as it was last asked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Remote {
+    pub asked: Tick,
+    /// A standby cluster has the identifier of the cluster that it follows.
+    pub system_id: SystemId,
+    pub timeline: Timeline,
+    /// Ancestors of its timeline.
+    pub history: History,
+    /// The first checkpoint on this timeline is not written yet.
+    pub checkpoint_pending: bool,
+}
+
 /// Where the WAL begins that a member's server has.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct OldestWal {

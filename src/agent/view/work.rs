@@ -1,8 +1,33 @@
 //! What runs beside the loop, and what has become of the last decision.
 
+use std::fmt;
+
 use crate::cluster::{Lsn, MemberName, Timeline};
 
 use super::{Fence, Tick};
+
+/// Whose data counts for this member's, or is copied for it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Origin {
+    Member(MemberName),
+    /// The primary of the cluster that this standby cluster follows.
+    Remote,
+}
+
+impl From<MemberName> for Origin {
+    fn from(name: MemberName) -> Origin {
+        Origin::Member(name)
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Member(name) => name.fmt(f),
+            Origin::Remote => f.write_str("the other cluster"),
+        }
+    }
+}
 
 /// A long-running job. One at a time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -19,12 +44,13 @@ pub enum Job {
     Clone { source: MemberName, replaces: bool },
     /// A copy by the user's methods that need no other member, such as a restored backup.
     Restore,
-    /// A base backup from the cluster that this standby cluster follows; the beginning of this cluster.
-    CloneRemote,
+    /// A base backup from the cluster that this standby cluster follows: the beginning of this cluster, or in place of data
+    /// that is not its own, which is removed first.
+    CloneRemote { replaces: bool },
     /// The WAL file of a shutdown checkpoint is archived by hand: the server that wrote it archives it no more.
     ArchiveLast { checkpoint: Lsn },
-    /// pg_rewind against `source`, the running leader on this timeline.
-    Rewind { source: MemberName, timeline: Timeline },
+    /// pg_rewind against `source`, a running primary on this timeline.
+    Rewind { source: Origin, timeline: Timeline },
     /// Single-user start and stop, so that a crashed primary's WAL has an end that pg_rewind can read.
     CrashRecovery,
 }
@@ -38,7 +64,7 @@ impl Job {
             Job::PrePromote { .. } => "pre_promote",
             Job::Clone { .. } => "clone",
             Job::Restore => "restore",
-            Job::CloneRemote => "clone of the other cluster",
+            Job::CloneRemote { .. } => "clone of the other cluster",
             Job::ArchiveLast { .. } => "archiving of the last WAL",
             Job::Rewind { .. } => "rewind",
             Job::CrashRecovery => "crash recovery",
@@ -116,6 +142,7 @@ pub enum Deed {
     KeepSlots,
     FetchSlots,
     AskForWal,
+    AskRemote,
     Checkpoint,
     Preflight,
     Brake,
