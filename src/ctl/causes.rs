@@ -101,6 +101,7 @@ pub(crate) const FAULTS: &[&str] = &[
     "StopTookTooLong",
     "OwnOldLease",
     "HandOverUndone",
+    "TakingLockBack",
     "ReplicaStartFailed",
     "ReplicaUnresponsive",
     "ReplicaStartHangs",

@@ -19,10 +19,13 @@ const POLL: Duration = Duration::from_millis(100);
 const WATCH: Duration = Duration::from_millis(10);
 
 /// How long after the end of a request its reason is waited for.
-const TOLD_WITHIN: Duration = Duration::from_secs(2);
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
 
 /// The reason by which a leader names what may delay.
 const HAMPERED: &str = "HandOverHampered";
+
+/// The reasons by which a leader tells that it had begun and leads again.
+const PUT_BACK: [&str; 2] = ["HandOverUndone", "TakingLockBack"];
 
 /// How it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,16 +111,25 @@ impl Cluster {
         let began = clock::now();
         while clock::now().since(began) < TOLD_WITHIN {
             if let Ok(view) = self.read().await {
-                if let Some(why) = told(&view, leader, asked, "HandOverUndone") {
+                if let Some(why) = PUT_BACK.iter().find_map(|reason| told(&view, leader, asked, reason)) {
                     return Outcome::PutBack { why };
                 }
                 if let Some(why) = told(&view, leader, asked, "SwitchoverRefused") {
                     return Outcome::Refused { why };
                 }
+                if view.member_named(leader).is_some_and(|member| member.keddah().is_none()) {
+                    return Outcome::PutBack {
+                        why: format!("{leader} still leads; its Patroni's log tells why"),
+                    };
+                }
             }
             tokio::time::sleep(POLL).await;
         }
-        Outcome::PutBack { why: format!("{leader} still leads") }
+        Outcome::PutBack {
+            why: format!(
+                "{leader} still leads and does not tell why; the request may have been removed by hand"
+            ),
+        }
     }
 }
 

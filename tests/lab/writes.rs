@@ -9,6 +9,9 @@ use tokio_postgres::{Client, Config, NoTls};
 
 use crate::world::{World, until};
 
+/// Writes keep flowing for this long after a change, so that a late interruption is seen too.
+pub const SETTLED_WRITES: usize = 50;
+
 /// What was written, and when.
 pub struct Written {
     pub acknowledged: Vec<(i64, Instant)>,
@@ -21,14 +24,11 @@ impl Written {
         let pairs = self.acknowledged.iter().zip(self.acknowledged.iter().skip(1));
         pairs.map(|(a, b)| b.1 - a.1).max().unwrap_or_default()
     }
-
-    pub fn since(&self, moment: Instant) -> usize {
-        self.acknowledged.iter().filter(|(_, at)| *at > moment).count()
-    }
 }
 
 pub struct WriteLoop {
     stop: Arc<AtomicBool>,
+    count: Arc<AtomicUsize>,
     thread: JoinHandle<Written>,
     table: &'static str,
 }
@@ -85,9 +85,16 @@ impl WriteLoop {
             let (stop, count) = (Arc::clone(&stop), Arc::clone(&count));
             move || runtime().block_on(write(config, table, stop, count))
         });
-        until(Duration::from_secs(30), || (count.load(Ordering::Relaxed) > 0).then_some(()))
-            .ok_or_else(|| format!("no row of `{table}` was acknowledged within 30 s"))?;
-        Ok(WriteLoop { stop, thread, table })
+        let writes = WriteLoop { stop, count, thread, table };
+        writes.go_on(1)?;
+        Ok(writes)
+    }
+
+    /// Waits until so many more rows are acknowledged.
+    pub fn go_on(&self, rows: usize) -> Result<(), String> {
+        let wanted = self.count.load(Ordering::Relaxed) + rows;
+        until(Duration::from_secs(60), || (self.count.load(Ordering::Relaxed) >= wanted).then_some(()))
+            .ok_or_else(|| format!("{rows} more rows of `{}` were not acknowledged within 60 s", self.table))
     }
 
     /// Ends the loop and checks that every acknowledged row is there.

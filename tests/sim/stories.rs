@@ -263,6 +263,10 @@ fn tell(text: &str) -> Told {
                 let f = Fault::Failover { leader: Some(at(1)), candidate: Some(at(2)) };
                 world.fault(f);
             }
+            ["switchover", _] => {
+                let f = Fault::Failover { leader: Some(at(1)), candidate: None };
+                world.fault(f);
+            }
             ["failover", _] => {
                 let f = Fault::Failover { leader: None, candidate: Some(at(1)) };
                 world.fault(f);

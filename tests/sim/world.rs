@@ -560,7 +560,7 @@ impl World {
                         tags: h.tags.clone(),
                         watchdog_usable: h.watchdog != Watchdog::Unusable,
                         system_id: Some(disk.system_id),
-                        etcd_silent: silent,
+                        etcd_silent: silent && !self.etcd.patroni.contains(&h.name),
                         room: h.disk.room,
                     })
                 }

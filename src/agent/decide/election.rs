@@ -24,6 +24,9 @@ const TURN: Duration = Duration::from_millis(50);
 /// How soon the others are asked again while one of them keeps this member from standing.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
+/// How long a Patroni member that sees the free lock may take to it: it asks all others first, one that hangs for 2 s.
+const RACE_OF_PATRONI: Duration = Duration::from_secs(5);
+
 /// Nobody leads and the cluster is not paused.
 pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
     replica::close_gate(s, draft);
@@ -122,8 +125,10 @@ pub(super) fn stand(s: &Situation<'_>, facts: &ReplicaFacts, draft: &mut Draft<'
     }
     let Some(control) = s.view.postgres.control() else { return (Reason::UnreadableData, Wake::Loop) };
     draft.act(take(s, snapshot, lease, initialize, control.system_id));
+    let (lsn, timeline) = (facts.lsn(), facts.timeline);
     let reason = match initialize {
-        Identifier::Is(_) => Reason::TakingLock { lsn: facts.lsn(), timeline: facts.timeline },
+        Identifier::Is(_) if gives_way(s, request) => Reason::TakingLockBack { lsn, timeline },
+        Identifier::Is(_) => Reason::TakingLock { lsn, timeline },
         Identifier::Missing { .. } => Reason::AdoptingData,
     };
     (reason, Wake::After)
@@ -324,6 +329,8 @@ fn somebody_fitter(
             return Some(Reason::WaitingForNamedCandidate { candidate: candidate.clone() });
         }
     }
+    let gives_way =
+        gives_way(s, request) && s.now().since(since) < s.view.settings.loop_wait + RACE_OF_PATRONI;
     let set = members_only(s, snapshot);
     answers.find_map(|(name, peer)| {
         let may = can_lead(peer) && set.is_none_or(|set| set.holds(name));
@@ -333,6 +340,11 @@ fn somebody_fitter(
         }
         if newer_timeline(peer, facts.timeline) {
             return Some(Reason::PeerAhead { peer: (*name).clone() });
+        }
+        // Without its primary a Patroni member may not tell its timeline.
+        if gives_way && peer.timeline.is_none_or(|theirs| theirs == facts.timeline) && peer.lsn >= facts.lsn()
+        {
+            return Some(Reason::GivingWay { peer: (*name).clone() });
         }
         if former_leader { None } else { precedence(s, facts, name, peer) }
     })
@@ -362,6 +374,14 @@ fn precedence(
 pub(super) fn lost_to(s: &Situation<'_>, leader: &MemberName, facts: &ReplicaFacts) -> Option<Reason> {
     let (name, peer) = s.answers_since(Tick(0))?.find(|(name, _)| *name == leader)?;
     precedence(s, facts, name, peer)
+}
+
+/// Tells whether this member was asked to give the lock to another one. Patroni's members find the free lock in their own
+/// time, once in a `loop_wait` at the latest; an old leader that is as fast as ever would take it back before them.
+fn gives_way(s: &Situation<'_>, request: Option<&FailoverRequest>) -> bool {
+    request.is_some_and(|request| {
+        request.leader.as_ref() == Some(&s.view.me) && request.scheduled_at.is_none_or(|at| at <= s.view.wall)
+    })
 }
 
 /// Tells whether a person asks for a failover: who names a candidate without a leader accepts what it lacks.

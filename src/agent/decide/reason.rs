@@ -219,6 +219,10 @@ reasons! {
     NotInFailsafe => "the failsafe set does not name me; I do not stand";
     /// A named candidate has precedence.
     WaitingForNamedCandidate { candidate: MemberName } => "the failover asks for {candidate}";
+    /// This member was asked to hand over the lock, and another one is as far: it gets time to take the lock.
+    GivingWay { peer: MemberName } => "I was asked to hand over the lock; {peer} is as far as I am and may take it";
+    /// This member was asked to hand over the lock, and nobody has taken it: it goes on leading.
+    TakingLockBack { lsn: Lsn, timeline: Timeline } => "I released the lock and no other member has taken it; I take it back at {lsn} on timeline {timeline}";
     /// This member has no lease to take the lock with.
     NoLease => "I have no lease to take the lock with";
     /// The server must be running before it can stand.
@@ -325,6 +329,9 @@ pub enum Refusal {
     CandidateFull,
     /// The candidate does not stream from the leader.
     CandidateNotStreaming,
+    /// The candidate's Patroni does not tell where its server is: it starts it or makes it follow, and stands in no election
+    /// meanwhile.
+    CandidateBusy,
     /// The candidate lacks more WAL than `maximum_lag_on_failover` allows.
     CandidateBehind,
     /// The candidate is not in the synchronous set.
@@ -352,6 +359,9 @@ impl std::fmt::Display for Refusal {
             Refusal::CandidateTags => "the candidate's tags do not let it lead",
             Refusal::CandidateFull => "a volume of the candidate is full",
             Refusal::CandidateNotStreaming => "the candidate does not stream from the leader",
+            Refusal::CandidateBusy => {
+                "the candidate's Patroni starts its server or makes it follow, and cannot take the lock meanwhile; try again"
+            }
             Refusal::CandidateBehind => "the candidate is behind by more than maximum_lag_on_failover",
             Refusal::CandidateNotSync => "the candidate is not in the synchronous set",
             Refusal::CandidateDoesNotConfirm => "the candidate does not confirm the WAL that it is sent",

@@ -1,5 +1,6 @@
 //! How a leader hands over: refuse or stop, wait until the candidate has all WAL, give it the lock; or go on leading.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -90,7 +91,7 @@ pub(super) fn rule(
             super::leader::maintain(s, fence, facts, draft);
             Some(choice)
         }
-        Err(Refusal::CandidateBehind) if s.now().since(first_seen(s, seen, draft)) < CATCH_UP_LIMIT => {
+        Err(why) if passes_soon(&why) && s.now().since(first_seen(s, seen, draft)) < CATCH_UP_LIMIT => {
             super::leader::maintain(s, fence, facts, draft);
             Some((Reason::SwitchoverAwaitsCandidate { request: request.clone() }, Wake::Progress))
         }
@@ -202,6 +203,9 @@ fn candidate(
         else {
             return Err(Refusal::CandidateNotStreaming);
         };
+        if !member.keddah && member.facts.lsn.is_none() {
+            return Err(Refusal::CandidateBusy);
+        }
         if facts.lsn.bytes_ahead_of(standby.flushed) > s.view.settings.maximum_lag_on_failover {
             return Err(Refusal::CandidateBehind);
         }
@@ -220,17 +224,27 @@ fn candidate(
             let member = snapshot.members.get(name).ok_or(Refusal::CandidateUnknown)?;
             fit(name, member).map(|_| name.clone())
         }
-        None => snapshot
-            .members
-            .iter()
-            .filter(|(name, _)| **name != s.view.me)
-            .filter_map(|(name, member)| {
-                Some((member.facts.tags.failover_priority(), fit(name, member).ok()?, name))
-            })
-            .max_by(|one, other| (one.0, one.1).cmp(&(other.0, other.1)).then(other.2.cmp(one.2)))
-            .map(|(_, _, name)| name.clone())
-            .ok_or(Refusal::NoCandidate),
+        None => {
+            let others = snapshot.members.iter().filter(|(name, _)| **name != s.view.me);
+            let (mut best, mut none) = (None, Refusal::NoCandidate);
+            for (name, member) in others {
+                match fit(name, member) {
+                    Ok(flushed) => {
+                        best =
+                            best.max(Some((member.facts.tags.failover_priority(), flushed, Reverse(name))));
+                    }
+                    Err(why) if passes_soon(&why) => none = why,
+                    Err(_) => {}
+                }
+            }
+            best.map(|(_, _, Reverse(name))| name.clone()).ok_or(none)
+        }
     }
+}
+
+/// Tells whether what keeps a candidate from the lead ends by itself in a moment, as a rule.
+fn passes_soon(why: &Refusal) -> bool {
+    matches!(why, Refusal::CandidateBehind | Refusal::CandidateBusy)
 }
 
 /// The server of a handing-over leader is on its way down. Its shutdown checkpoint decides, not its end: an archiver or a
@@ -430,6 +444,28 @@ mod tests {
         assert_eq!(refusal(&after(PreflightState::Slow, 0, |_| {})), Some(&Refusal::CheckpointsTooSlow));
         assert_eq!(refusal(&after(PreflightState::NoRoom, 0, |_| {})), Some(&Refusal::NoRoomForCheckpoint));
         assert_eq!(refusal(&after(PreflightState::Failed, 0, |_| {})), Some(&Refusal::NotPrepared));
+    }
+
+    #[test]
+    fn a_patroni_member_that_tells_no_position_is_waited_for_a_moment_and_not_handed_over_to() {
+        let (at, busy) = (NOW, Refusal::CandidateBusy);
+        let reason = |candidate: Option<&str>, seconds| {
+            let world = asked().with(|f| {
+                f.snapshot.failover.as_mut().unwrap().value.candidate = candidate.map(name);
+                f.view.now = NOW + secs(seconds);
+                for member in ["b", "c"].map(name) {
+                    let member = f.snapshot.members.get_mut(&member).unwrap();
+                    (member.keddah, member.facts.lsn) = (false, None);
+                }
+            });
+            let memory = Memory { switchover_seen: Some((ASKED, at)), ..Memory::default() };
+            decide(&world.view(), &memory).reason
+        };
+
+        for candidate in [Some("b"), None] {
+            assert_eq!(reason(candidate, 1).code(), "SwitchoverAwaitsCandidate");
+            assert_eq!(refusal(&reason(candidate, 2)), Some(&busy));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::fixture::{END, Fixture, NOW, healthy, name, secs};
 use super::*;
 use crate::agent::view::*;
 use crate::cluster::{
-    FailoverRequest, History, HistoryEntry, Lsn, Role, State, SyncMode, SyncNames, SystemId, Timeline,
+    FailoverRequest, History, HistoryEntry, Lsn, Role, State, SyncMode, SyncNames, SystemId, Timeline, UnixMs,
 };
 
 const FENCE: Fence = Fence { lease: LeaseId(1), create_revision: Revision(5) };
@@ -263,6 +263,27 @@ fn a_newer_timeline_that_does_not_take_the_lock_is_waited_for_a_ttl() {
 
     assert_eq!(decide(&world().view(), &since(29)).reason, Reason::PeerAhead { peer: name("c") });
     assert!(matches!(decide(&world().view(), &since(30)).reason, Reason::TakingLock { .. }));
+}
+
+#[test]
+fn a_leader_that_was_asked_to_hand_over_gives_those_as_far_time_to_take_the_free_lock() {
+    let world = |scheduled_at: Option<UnixMs>, theirs: u64| {
+        let value = FailoverRequest { leader: Some(name("b")), candidate: None, scheduled_at };
+        healthy("b").leader_gone().peer("c", |p| (p.timeline, p.lsn) = (None, Lsn(theirs))).with(|f| {
+            f.snapshot.failover = Some(Keyed { value, mod_revision: Revision(9) });
+        })
+    };
+    let reason = |world: Fixture, seconds| {
+        let memory = Memory { leaderless_since: Some(NOW - secs(seconds)), ..Memory::default() };
+        decide(&world.view(), &memory).reason
+    };
+    let tomorrow = UnixMs(healthy("b").view.wall.0 + 86_400_000);
+    let back = Reason::TakingLockBack { lsn: END, timeline: Timeline(1) };
+
+    assert_eq!(reason(world(None, END.0), 14), Reason::GivingWay { peer: name("c") });
+    assert_eq!(reason(world(None, END.0), 15), back);
+    assert_eq!(reason(world(None, END.0 - 8), 0), back, "nobody else has everything");
+    assert!(matches!(reason(world(Some(tomorrow), END.0), 0), Reason::TakingLock { .. }));
 }
 
 #[test]
