@@ -283,10 +283,10 @@ pub(super) fn left_behind(
 ) -> Option<Reason> {
     let known = s.known_timeline(&draft.memory);
     let told = snapshot.history.as_ref().map(|keyed| &keyed.value);
-    // WAL of a standby cluster comes from elsewhere, as in `divergence`.
-    let parted = s.view.settings.standby_cluster.is_none()
-        && told.zip(history).is_some_and(|(told, history)| history.contradicts(told));
-    if (parted || known > Some(mine)) && !led_last(s, snapshot) {
+    let parted = told.zip(history).is_some_and(|(told, history)| history.contradicts(told));
+    // WAL of a standby cluster comes from elsewhere, where numbers may be lower than those that this cluster had.
+    let own = s.view.settings.standby_cluster.is_none();
+    if own && (parted || known > Some(mine)) && !led_last(s, snapshot) {
         return Some(Reason::OldTimeline { mine, known: known.unwrap_or(mine) });
     }
     members_only(s, snapshot).is_some_and(|set| !set.holds(&s.view.me)).then_some(Reason::NotInSyncSet)

@@ -182,6 +182,9 @@ reasons! {
     /// The data has parted from the leader's and pg_rewind has failed or cannot be used, no WAL is left for it, or it cannot
     /// be started; a new copy is allowed.
     CloningAfterDivergence { source: Origin } => "my data cannot follow the leader's; I copy the data of {source} anew";
+    /// The data of a standby cluster's leader has parted from the other cluster's and only a new copy would bring it back,
+    /// which takes long; another member's data has not, so that one is to lead.
+    HandingToUnparted { peer: MemberName } => "my WAL has parted from that of the other cluster and that of {peer} has not; I let it lead before I copy its data";
     /// The data has parted from the leader's, and what would bring it back is not allowed. In a standby cluster it may go on
     /// being read.
     Diverged { leader: Origin } => "my WAL has parted from that of {leader}, and neither pg_rewind nor a new copy is allowed";

@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use crate::agent::view::ReplicaFacts;
-use crate::cluster::Lsn;
+use crate::cluster::{Lsn, MemberName};
 
 use super::Action;
-use super::draft::Draft;
+use super::draft::{Draft, successors};
 use super::memory::Adrift;
 use super::situation::{Divergence, Situation};
 
@@ -18,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How soon it is asked again. A question may take as long, where nobody answers.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
+
+/// How long a free lock is left to a member whose data has not parted.
+const WAY_GIVEN: Duration = Duration::from_secs(30);
 
 /// Tells whether there is another cluster to ask.
 pub(super) fn is_known(s: &Situation<'_>) -> bool {
@@ -61,6 +64,17 @@ pub(super) fn of_stopped(s: &Situation<'_>, draft: &mut Draft<'_>) -> Divergence
         return Divergence::None;
     }
     ask(s, draft.memory.adrift.unwrap_or(fresh(s, Lsn(0))), Duration::ZERO, draft)
+}
+
+/// Returns a member that can lead while this one, whose data has parted, gets another member's; None where nobody has
+/// taken the lock although it was free for a while.
+pub(super) fn successor(s: &Situation<'_>, draft: &Draft<'_>) -> Option<MemberName> {
+    if draft.memory.leaderless_since.is_some_and(|since| s.now().since(since) >= WAY_GIVEN) {
+        return None;
+    }
+    let members = &s.snapshot()?.members;
+    let fits = |name: &&MemberName| members.get(*name).is_some_and(|member| s.fits_remote(member));
+    successors(s, None).into_iter().find(fits).cloned()
 }
 
 fn fresh(s: &Situation<'_>, lsn: Lsn) -> Adrift {
@@ -237,6 +251,47 @@ mod tests {
 
         assert_eq!(recovers.reason, Reason::RecoveringFromCrash);
         assert_eq!(rewound.reason, Reason::StartingAsReplica);
+    }
+
+    #[test]
+    fn a_member_that_has_not_parted_leads_while_the_leader_is_copied() {
+        let world = leads_standby();
+        let removes = |f: &mut Fixture| {
+            f.view.settings.use_pg_rewind = false;
+            f.view.settings.remove_data_directory_on_diverged_timelines = true;
+        };
+        let stops = answered(&world, failed_over(NOW + secs(5), behind()), removes);
+        let copy = |free: Option<u64>, rewinds: bool| {
+            let mut stopped = stops.clone();
+            stopped.memory.leaderless_since = free.map(|seconds| Tick(NOW.0 + 7_000 - seconds * 1_000));
+            down(&world, &stopped, |f, _| {
+                removes(f);
+                f.view.settings.use_pg_rewind = rewinds;
+                f.member("c").facts.lsn = Some(behind());
+                if free.is_some() {
+                    f.snapshot.leader = None;
+                }
+            })
+        };
+        let (gives_way, rewinds) = (copy(None, false), copy(None, true));
+        let (waits, copies) = (copy(Some(29), false), copy(Some(30), false));
+
+        let reason = Reason::HandingToUnparted { peer: name("c") };
+        assert!(gives_way.reason == reason && gives(&gives_way, Deed::HandOver));
+        assert_eq!(rewinds.reason, Reason::Rewinding { leader: Origin::Remote });
+        assert!(waits.reason == reason && !gives(&waits, Deed::StartJob));
+        assert!(copies.actions.contains(&Action::StartJob { job: Job::CloneRemote { replaces: true } }));
+    }
+
+    /// This cluster was on timeline 5 before it became the other one's standby.
+    #[test]
+    fn numbers_of_its_own_timelines_keep_nobody_of_a_standby_cluster_from_the_lock() {
+        let old = HistoryEntry { timeline: Timeline(4), switch_point: Lsn(9), reason: String::new() };
+        let world = standby(healthy("b")).leader_gone().history(History(vec![old]));
+
+        let decision = decide(&world.view(), &Memory::default());
+
+        assert!(matches!(decision.reason, Reason::TakingLock { .. }), "{}", decision.reason);
     }
 
     #[test]

@@ -291,7 +291,12 @@ fn copy_anew(s: &Situation<'_>, home: Home<'_>, allowed: bool, draft: &mut Draft
         return (Reason::Diverged { leader: home.origin() }, Wake::Loop);
     }
     let (job, source) = match home {
-        Home::Remote { leader: None } => (Job::CloneRemote { replaces: true }, Origin::Remote),
+        Home::Remote { leader: None } => {
+            if let Some(peer) = remote::successor(s, draft) {
+                return (Reason::HandingToUnparted { peer }, Wake::Progress);
+            }
+            (Job::CloneRemote { replaces: true }, Origin::Remote)
+        }
         Home::Leader(leader) | Home::Remote { leader: Some(leader) } => {
             let Some(source) = replica::source(s, leader, true) else {
                 return (Reason::NobodyToClone, Wake::Loop);

@@ -273,6 +273,17 @@ impl<'a> Situation<'a> {
         self.view.remote.as_ref().filter(|remote| mine == Some(remote.system_id))
     }
 
+    /// Tells whether another member's data is an ancestor of the other cluster's, by what its document says.
+    pub(super) fn fits_remote(&self, member: &Member) -> bool {
+        let (Some(remote), Some(timeline), Some(end)) =
+            (self.remote(), member.facts.timeline, member.facts.lsn)
+        else {
+            return false;
+        };
+        let theirs = (remote.timeline, Some((&remote.history, true)));
+        parted(theirs, (timeline, None), |switch| end > switch) == Divergence::None
+    }
+
     /// Compares this member's data with that of a primary on a timeline which came to be so, as far as is known.
     fn divergence_from(&self, theirs: Theirs<'_>) -> Divergence {
         match self.server {

@@ -75,6 +75,10 @@ fn down(s: &Situation<'_>, fence: Fence, control: &Control, draft: &mut Draft<'_
     }
     if let Some(choice) = rewind::before_start(s, Home::Remote { leader: None }, draft) {
         // What keeps this member's data out may be well with another's.
+        if let Reason::HandingToUnparted { peer } = &choice.0 {
+            give_way(s, fence, peer, draft);
+            return (choice.0, Wake::After);
+        }
         if matches!(choice.0, Reason::Diverged { .. }) && !successors(s, None).is_empty() {
             leader::release(s, fence, None, draft);
             return (choice.0, Wake::After);
@@ -93,6 +97,25 @@ fn down(s: &Situation<'_>, fence: Fence, control: &Control, draft: &mut Draft<'_
         }
     }
     draft.start_replica(upstream(s), Reason::StartingAsReplica)
+}
+
+/// Gives the lock to this member and no other: in a race those that are ahead would win, whose WAL has parted like the
+/// WAL here.
+fn give_way(s: &Situation<'_>, fence: Fence, peer: &MemberName, draft: &mut Draft<'_>) {
+    let Some(member) = s.snapshot().and_then(|snapshot| snapshot.members.get(peer)) else { return };
+    let optime = member.facts.lsn.unwrap_or_default();
+    if !member.keddah {
+        draft.act(Action::ReleaseLeaderKey { fence, optime: Some(optime) });
+        return;
+    }
+    draft.act(Action::HandOver {
+        fence,
+        candidate: peer.clone(),
+        candidate_lease: member.lease,
+        optime,
+        sync: None,
+        keep_failover: true,
+    });
 }
 
 /// A failed attempt counts as well: who reads the archive can then be told apart, and is not kept waiting.
