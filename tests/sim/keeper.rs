@@ -31,10 +31,19 @@ impl World {
         let keeper = &mut self.hosts[host].agent.as_mut().unwrap().keeper;
         let asked = keeper.lease.map_or(settings.ttl, |_| keeper.asked);
         let asked = keeper.next.map_or(asked, |next| asked.min(next.asked));
-        let period = Period::of(asked, settings.loop_wait, settings.retry_timeout);
+        let usual = Period::of(asked, settings.loop_wait, settings.retry_timeout);
+        let period = if keeper.armed.is_some() { usual } else { usual.while_following(asked) };
+        // Looked at as often as a leader renews: a follower may have become one.
+        let due = keeper.lease.map(|(_, deadline)| (deadline.at() - asked + period.every).since(tick));
+        let early =
+            due.filter(|due| !due.is_zero() && keeper.asked == settings.ttl).map(|due| due.min(usual.every));
         keeper.sent.take_if(|(_, sent)| tick.since(*sent) >= period.give_up_after);
         keeper.next_sent.take_if(|(_, sent, _)| tick.since(*sent) >= period.give_up_after);
-        let next = if self.may_renew(host, &settings) { period.every } else { Duration::from_millis(100) };
+        let next = match early {
+            Some(pause) => pause,
+            None if self.may_renew(host, &settings) => usual.every,
+            None => Duration::from_millis(100),
+        };
         let agent = self.hosts[host].agent.as_ref().unwrap();
         let left = agent.keeper.reach().map(|(_, deadline)| deadline.at().since(tick));
         let next = next.min(left.unwrap_or(next)).as_millis();

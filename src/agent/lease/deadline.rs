@@ -138,6 +138,19 @@ impl Period {
             give_up_after: retry_timeout.min(usable / 2),
         }
     }
+
+    /// Returns the period of a member that does not lead: nothing that may write rests on its lease of `ttl`.
+    ///
+    /// From 20 s on it is half as long again, which spares etcd a third of the requests. It still ends before the lock of
+    /// a leader that has died can: one whose connection is as dead as the leader learns it in time to race.
+    #[must_use]
+    pub fn while_following(self, ttl: Duration) -> Period {
+        if ttl < SLOW_TTL {
+            return self;
+        }
+        let usable = ttl.saturating_sub(Margins::of(ttl).fast);
+        Period { every: (self.every * 3 / 2).min(usable / 2), ..self }
+    }
 }
 
 #[cfg(test)]
@@ -216,6 +229,17 @@ mod tests {
         assert_eq!(Period::of(secs(30), secs(2), secs(10)).every, secs(2));
     }
 
+    #[test]
+    fn who_does_not_lead_renews_less_often_from_twenty_seconds_on() {
+        let following =
+            |ttl, wait| Period::of(secs(ttl), secs(wait), secs(10)).while_following(secs(ttl)).every;
+
+        assert_eq!(following(19, 10), secs(1));
+        assert_eq!(following(20, 10), secs(9));
+        assert_eq!(following(30, 10), Duration::from_millis(13_500));
+        assert_eq!(following(30, 2), secs(3));
+    }
+
     proptest! {
         #[test]
         fn stages_come_in_order_before_the_deadline(sent in 0u64..1 << 40, ttl in 5u64..600) {
@@ -255,6 +279,17 @@ mod tests {
             let period = Period::of(secs(ttl), secs(wait), secs(retry));
             prop_assert!(period.every * 2 <= secs(ttl) - Margins::of(secs(ttl)).fast);
             prop_assert!(period.give_up_after <= (secs(ttl) - Margins::of(secs(ttl)).fast) / 2);
+        }
+
+        /// A leader that has died was to renew `every` after its last keepalive at the latest.
+        #[test]
+        fn who_follows_finds_a_dead_connection_before_a_dead_leaders_lock_ends(
+            ttl in 5u64..600, wait in 1u64..600, retry in 1u64..600
+        ) {
+            let leading = Period::of(secs(ttl), secs(wait), secs(retry));
+            let following = leading.while_following(secs(ttl));
+            prop_assert!(following.every + following.hedge_after * 2 < secs(ttl) - leading.every);
+            prop_assert!(following.every >= leading.every);
         }
     }
 }

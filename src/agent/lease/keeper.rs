@@ -156,6 +156,12 @@ impl Shared {
     pub(super) fn armed(&self) -> Option<Fence> {
         *self.armed.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Returns how often a lease of `ttl` is renewed at present.
+    pub(super) fn period(&self, ttl: Duration, times: Times) -> Period {
+        let period = Period::of(ttl, times.loop_wait, times.retry_timeout);
+        if self.armed().is_some() { period } else { period.while_following(ttl) }
+    }
 }
 
 /// A lease of an earlier process of this member, to be taken over if it still lives.
@@ -202,7 +208,7 @@ impl Keeper {
     /// Returns when etcd last answered, if it has answered each keepalive that was due.
     pub fn answered(&self) -> Option<Tick> {
         let times = self.shared.times();
-        let period = Period::of(times.ttl, times.loop_wait, times.retry_timeout);
+        let period = self.shared.period(times.ttl, times);
         let answered = *self.shared.answered.lock().unwrap_or_else(PoisonError::into_inner);
         answered.filter(|at| clock::now().since(*at) < period.every + period.hedge_after * 2)
     }

@@ -133,7 +133,7 @@ impl Task {
     }
 
     fn period(&self, held: Held, times: Times) -> Period {
-        Period::of(self.ttl(held), times.loop_wait, times.retry_timeout)
+        self.shared.period(self.ttl(held), times)
     }
 
     /// Tells whether a lease of another length is wanted and not there yet.
