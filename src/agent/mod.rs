@@ -79,8 +79,9 @@ use crate::etcd::Client;
 use crate::etcd::mirror::Mirror;
 use crate::postgres::history;
 use crate::settings::Settings;
+use crate::sys::alarm::Alarm;
 use crate::sys::service_manager::ServiceManager;
-use crate::sys::{alarm, clock, tls};
+use crate::sys::{clock, tls};
 
 pub use examine::examine;
 pub use start::{StartError, check_config, run};
@@ -164,6 +165,7 @@ struct Agent {
 impl Agent {
     /// Looks, decides and acts until the decision is to end.
     async fn live(mut self) -> Ended {
+        let mut alarm = Alarm::default();
         loop {
             // A loop that hangs for minutes, whatever at, is started anew by the service manager and adopts what runs.
             self.manager.alive(clock::now());
@@ -192,7 +194,7 @@ impl Agent {
             self.hurried = again.since(clock::now()) < HURRY;
             let done = clock::now();
             tokio::select! {
-                () = alarm::until(again.min(done + self.until_scheduled())) => self.called = false,
+                () = alarm.until(again.min(done + self.until_scheduled())) => self.called = false,
                 () = self.wake.notified() => self.called = true,
                 ask = self.asks.recv() => {
                     self.called = true;
@@ -201,7 +203,7 @@ impl Agent {
                     }
                 }
             }
-            alarm::until(done + BREATH).await;
+            alarm.until(done + BREATH).await;
         }
     }
 

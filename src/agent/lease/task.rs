@@ -13,7 +13,7 @@ use crate::agent::lease::keeper::{
 use crate::agent::view::{Fence, Lease, LeaseId};
 use crate::etcd::{Client, EtcdError, Renewal};
 use crate::guard::protocol;
-use crate::sys::alarm;
+use crate::sys::alarm::Alarm;
 use crate::sys::clock::{self, Tick};
 
 /// Pause before a failed renewal is tried again.
@@ -82,6 +82,7 @@ impl Task {
             Before::Found(adopted) => self.adopt(adopted).await,
             Before::Handed(handed) => self.go_on(handed),
         }
+        let mut alarm = Alarm::default();
         loop {
             let now = clock::now();
             let pause = match self.held {
@@ -118,7 +119,7 @@ impl Task {
                     None => return,
                 },
                 () = self.shared.nudge.notified() => {}
-                () = alarm::until(clock::now() + pause) => {}
+                () = alarm.until(clock::now() + pause) => {}
             }
         }
     }

@@ -22,7 +22,7 @@ use crate::cluster::{PgVersion, Timeline};
 use crate::guard::protocol::{self, Status};
 use crate::postgres::query::{Monitored, QueryError, Session, connect};
 use crate::postgres::{controldata, has_data, history, is_vacant, rewind, slots, standby};
-use crate::sys::{children, clock};
+use crate::sys::{children, clock, files};
 
 /// How often it is looked what a server does that does not answer yet.
 const STARTING_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
@@ -57,6 +57,8 @@ pub struct Observer {
     /// The parameters that wait for a restart, as of the moment at which the server last read its configuration.
     pending: Option<(f64, Map<String, Value>)>,
     judged: configuration::Judged,
+    /// The rewind that was begun and not ended on the data of a server that runs: none begins while it does.
+    half_rewound: Option<((u32, u64), Option<Timeline>)>,
     /// States of logical slots that wait for the next start in recovery, and since when.
     staged: Option<(Tick, BTreeMap<String, Vec<u8>>)>,
     /// The last answer to a question for another member's WAL, which is asked beside the loop.
@@ -305,6 +307,7 @@ impl Observer {
         let minimum_recovery = report.and_then(controldata::Report::minimum_recovery_end);
         let reached = minimum_recovery.map_or(control.timeline, |(_, on)| on.max(control.timeline));
         let newest = if stopped { history::newest(data_dir) } else { None };
+        let mark = files::read_if_there(&bootstrap_mark(data_dir));
         Data::Present(Control {
             system_id: control.system_id,
             state: state(control.state),
@@ -316,10 +319,24 @@ impl Observer {
             rewindable: report.is_some_and(controldata::Report::allows_rewind),
             // The pg_control of a fresh copy is that of the running primary it was taken from: the label tells.
             recovery_signal: standby::is_signalled(data_dir) || data_dir.join(BACKUP_LABEL).exists(),
-            bootstrap_unfinished: bootstrap_mark(data_dir).exists(),
-            restored: is_restored(data_dir),
-            half_rewound: rewind::half_done(data_dir),
+            bootstrap_unfinished: !matches!(mark, Ok(None)),
+            restored: mark.is_ok_and(|mark| mark.as_deref() == Some(RESTORED)),
+            half_rewound: self.half_rewound(data_dir),
         })
+    }
+
+    /// Returns the timeline of a rewind that was begun on the data and not ended: the folder is read once for each server
+    /// that runs on it.
+    fn half_rewound(&mut self, data_dir: &Path) -> Option<Timeline> {
+        let server = self.server.map(|server| (server.pid, server.start_ticks));
+        match self.half_rewound {
+            Some((of, found)) if server == Some(of) => found,
+            Some(_) | None => {
+                let found = rewind::half_done(data_dir);
+                self.half_rewound = server.map(|server| (server, found));
+                found
+            }
+        }
     }
 }
 
@@ -374,7 +391,7 @@ pub const RESTORED: &[u8] = b"restored\n";
 
 /// Tells whether the data is that of a cluster in the making which the user's program restored.
 pub fn is_restored(data_dir: &Path) -> bool {
-    crate::sys::files::read_if_there(&bootstrap_mark(data_dir)).ok().flatten().as_deref() == Some(RESTORED)
+    files::read_if_there(&bootstrap_mark(data_dir)).ok().flatten().as_deref() == Some(RESTORED)
 }
 
 /// Returns the path of the mark of a cluster without its roles.
@@ -392,8 +409,8 @@ mod tests {
         std::fs::File::create(bootstrap_mark(temp.path())).unwrap();
         assert!(!is_restored(temp.path()));
 
-        let plain = crate::sys::files::Attributes::default();
-        crate::sys::files::replace(&bootstrap_mark(temp.path()), RESTORED, plain).unwrap();
+        let plain = files::Attributes::default();
+        files::replace(&bootstrap_mark(temp.path()), RESTORED, plain).unwrap();
         assert!(is_restored(temp.path()));
     }
 
