@@ -54,6 +54,12 @@ fn switched_by_patronictl(agents: &Agents, leader: &str, candidate: &str) {
 
 /// Moves the lead by the product's tool, to the best member where none is named.
 fn switched_by_keddah(agents: &Agents, candidate: Option<&str>) {
+    // A server streams before its Patroni has told so, and a member that is told to start is no candidate.
+    let leader = agents.primary().expect("a leader");
+    let told = || agents.get(leader, "/cluster")["members"].as_array().cloned().unwrap_or_default();
+    within(SLOW, "all others are told of as streaming", || {
+        told().iter().filter(|member| member["state"] == "streaming").count() == NAMES.len() - 1
+    });
     let mut words = vec!["switchover", "--force"];
     words.extend(candidate.iter().flat_map(|candidate| ["--candidate", candidate]));
     let output = agents.keddah(&words);
