@@ -15,6 +15,7 @@ pub fn switchover_moves_the_leader_under_load(world: &World) -> Outcome {
     let inventory = world.inventory.display().to_string();
     let said = world.succeed(&["switchover", "-i", &inventory, "--force"])?;
     let moved = world.healthy(HEALED_WITHIN)?;
+    writes.go_on(SETTLED_WRITES)?;
     let written = writes.finish(world)?;
     if moved == leader {
         return Err(format!("{leader} still leads; the command said:\n{said}"));
