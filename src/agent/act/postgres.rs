@@ -388,13 +388,23 @@ async fn set_sync_names(names: &SyncNames, site: &mut Site<'_>) -> Result<(), Se
     let session = session(site)?;
     session.reload().await?;
     if !session.is_in_recovery().await? {
-        // Standbys report their position when WAL moves; this moves it, and waits for nobody itself.
-        session
-            .execute("BEGIN; SET LOCAL synchronous_commit = 'off'; SELECT pg_catalog.txid_current(); COMMIT")
-            .await?;
+        if let Err(error) = session.execute(MOVE_WAL_NOW).await {
+            tracing::debug!(error = %crate::sys::chain(&error), "waiting commits are released with the next WAL");
+        }
+        session.execute(MOVE_WAL_SOON).await?;
     }
     Ok(())
 }
+
+/// A commit that waits for a standby is released at that one's next report, and standbys report when WAL moves. This
+/// moves it and waits for no standby itself: a commit is flushed at once only where its transaction has written
+/// something, and a restore point is what nobody else reads.
+const MOVE_WAL_NOW: &str = "SET LOCAL synchronous_commit = 'local'; SELECT pg_catalog.txid_current();
+    SELECT pg_catalog.pg_create_restore_point('synchronous_standby_names')";
+
+/// The same with the next round of the WAL writer, should a WAL sender read the names only then.
+const MOVE_WAL_SOON: &str =
+    "BEGIN; SET LOCAL synchronous_commit = 'off'; SELECT pg_catalog.txid_current(); COMMIT";
 
 /// Ends what has written in a transaction that began before clients were told to only read: it may go on writing.
 const END_OLDER_WRITERS: &str = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
