@@ -1,6 +1,7 @@
 //! What the holder of the lock does: keep the gate, serve, and give up the lock when its server cannot.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::agent::view::{
     Configuration, Control, Fence, Guard, Initialize, Job, JobState, PrimaryFacts, ReplicaFacts, Revision,
@@ -16,12 +17,14 @@ use super::{Action, Reason, Why, disk, failsafe, replica, slots, stopping, switc
 /// How often a server is started under the lock before the lock goes to another member.
 pub(super) const STARTS_UNDER_LOCK: u32 = 2;
 
-/// How long an order to promote may stay without effect before it is given again.
-const PROMOTE_AGAIN: std::time::Duration = std::time::Duration::from_secs(5);
+/// How soon an order to promote that has had no effect is given again, and how often at least. Recovery that has just
+/// begun to ask for WAL heeds it only after `wal_retrieve_retry_interval`, unless something wakes it.
+const PROMOTE_AGAIN: Duration = Duration::from_millis(100);
+const PROMOTE_AGAIN_MOST: Duration = Duration::from_secs(5);
 
 /// How long the promotion may take where `primary_start_timeout` is zero: zero asks for a failover after a crash, and
 /// a promotion is the failover.
-const SHORTEST_PROMOTION_LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
+const SHORTEST_PROMOTION_LIMIT: Duration = Duration::from_secs(30);
 
 pub(super) fn rule(s: &Situation<'_>, fence: Fence, draft: &mut Draft<'_>) -> Choice {
     match s.server {
@@ -162,7 +165,9 @@ pub(super) fn promote(
             return give_up(GivingUp::PromotionTookTooLong, Reason::PromotionTookTooLong, draft);
         }
         keep_gate(s, fence, draft);
-        if draft.memory.promote_given.is_none_or(|given| s.now().since(given) >= PROMOTE_AGAIN) {
+        let due =
+            |given: Tick| s.now().since(given) >= given.since(since).clamp(PROMOTE_AGAIN, PROMOTE_AGAIN_MOST);
+        if draft.memory.promote_given.is_none_or(due) {
             draft.memory.promote_given = Some(s.now());
             draft.act(Action::Promote { fence });
         }
@@ -192,7 +197,8 @@ pub(super) fn promote(
         return choice;
     }
     let set = s.snapshot().and_then(|snapshot| snapshot.sync.as_ref()).map(|keyed| &keyed.value);
-    if let Some(names) = sync::names_before_promotion(s.view.settings.synchronous_mode, set) {
+    let names = sync::names_before_promotion(s.view.settings.synchronous_mode, set);
+    if let Some(names) = names.filter(|names| facts.sync_names != *names) {
         draft.act(Action::SetSyncNames { names });
     }
     keep_gate(s, fence, draft);

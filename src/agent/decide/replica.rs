@@ -11,7 +11,7 @@ use super::draft::{Choice, Draft, Wake};
 use super::memory::{Reinitialize, Restart, Stuck};
 use super::rewind::Home;
 use super::situation::{Divergence, Lock, Server, Situation};
-use super::{Action, Reason, election, remote, rewind, slots, stopping};
+use super::{Action, Reason, election, remote, rewind, slots, stopping, sync};
 
 /// How long a replica may neither stream nor move before its upstream is asked for the WAL that it lacks, and how often.
 const STUCK: Duration = Duration::from_secs(15);
@@ -99,6 +99,7 @@ pub(super) fn follow(
     if s.view.postgres.configuration == Configuration::Differs {
         draft.act(Action::ApplyConfiguration);
     }
+    sync::prepare(s, facts, draft);
     if let Some(choice) = slots::of_replica(s, leader, facts, draft) {
         return choice;
     }

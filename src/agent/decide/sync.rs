@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::agent::view::{CommitLevel, Fence, Member, PrimaryFacts, Revision, Standby};
+use crate::agent::view::{CommitLevel, Fence, Member, PrimaryFacts, ReplicaFacts, Revision, Standby};
 use crate::cluster::{Lsn, MemberName, State, SyncMode, SyncNames, SyncState};
 
 use super::agreement::{Agreed, Goal, Standing, Step};
@@ -90,6 +90,21 @@ pub(super) fn set_of(s: &Situation<'_>, taker: &MemberName) -> Option<SyncState>
         }
     }
     (present.is_some() || mode != SyncMode::Off).then_some(set)
+}
+
+/// Makes a synchronous standby of strict mode ready to lead: whom its commits will wait for is set long before.
+///
+/// Set at the promotion it would wake recovery, which then asks the stopped leader for WAL once more and heeds the
+/// promotion only after `wal_retrieve_retry_interval`.
+pub(super) fn prepare(s: &Situation<'_>, facts: &ReplicaFacts, draft: &mut Draft<'_>) {
+    let set = s.snapshot().and_then(|snapshot| snapshot.sync.as_ref()).map(|keyed| &keyed.value);
+    if !set.is_some_and(|set| set.standbys.contains(&s.view.me)) {
+        return;
+    }
+    let names = names_before_promotion(s.view.settings.synchronous_mode, set_of(s, &s.view.me).as_ref());
+    if let Some(names) = names.filter(|names| facts.sync_names != *names) {
+        draft.act(Action::SetSyncNames { names });
+    }
 }
 
 /// Returns whom commits must wait for from the first moment on in strict mode; None in others.
