@@ -93,6 +93,17 @@ fn leadership_moves_by_plan_under_a_pause_and_in_synchronous_mode() {
     });
     let names = agents.sql("b", "SHOW synchronous_standby_names").unwrap_or_default();
     assert!(names == "\"a\"" || names == "\"c\"", "{names}");
+
+    agents.patch_config("b", r#"{"synchronous_mode_strict": true}"#);
+    let standby = if names == "\"a\"" { "a" } else { "c" };
+    let show = "SHOW synchronous_standby_names";
+    within(SLOW, "the standby would wait for the leader", || {
+        agents.sql(standby, show).as_deref() == Some("\"b\"")
+    });
+    let done = agents.keddah(&["switchover", "--candidate", standby, "--force"]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let write = "CREATE TABLE strict (id int)";
+    within(SLOW, "a standby confirms what is written", || agents.sql(standby, write).is_some());
 }
 
 /// Asks as the migration playbook does; whom the members do not trust is told why nobody answers.
