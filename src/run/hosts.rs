@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::executor::wire::{Pending, SegmentId, StepId};
 use crate::expr::{Data, Dict, Value};
-use crate::plan::program::{BlockId, Layer, Part};
+use crate::plan::program::{BlockId, Layer, Part, Task};
 use crate::run::event::Recap;
 
 /// A host during the whole run.
@@ -40,6 +40,13 @@ pub struct Standing {
     pub notified: BTreeSet<usize>,
     /// Nothing more happens there in this play.
     pub ended: bool,
+}
+
+impl Standing {
+    /// Says whether the host passes over a task because that stands in a rescue which it has not entered.
+    pub fn skips(&self, task: &Task) -> bool {
+        task.path.iter().any(|(block, part)| *part == Part::Rescue && !self.rescuing.contains(block))
+    }
 }
 
 /// A segment that a host has open.

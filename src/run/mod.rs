@@ -11,7 +11,9 @@ pub mod event;
 pub mod files;
 pub mod hosts;
 pub mod lookups;
+pub mod outcome;
 pub mod play;
+pub mod stretch;
 pub mod worker;
 
 pub use dispatcher::{RunError, run};

@@ -6,17 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::executor::wire::{
-    Advance, Answer, Answered, FromHost, KnownFile, Mode, Question, Segment, SegmentId, Status, StepId,
-    StepReport, Stop, ToHost,
-};
-use crate::expr::{Data, Dict, Scope, Value, emit};
+use crate::executor::wire::{Advance, Answer, FromHost, Mode, Question, SegmentId, StepId, Stop, ToHost};
+use crate::expr::{Data, Dict, Value};
 use crate::input::playbook::Play;
 use crate::plan::compile::Compiler;
-use crate::plan::order::{self, Known, Named, Order};
+use crate::plan::order::Known;
 use crate::plan::program::{Meta, Part, Task, Vars, What};
 use crate::run::dispatcher::{Dispatcher, RunError, evaluate};
-use crate::run::event::{Event, StepDone};
+use crate::run::event::Event;
 use crate::run::hosts::{OpenSegment, Standing};
 use crate::run::lookups::OnController;
 
@@ -26,16 +23,16 @@ pub(crate) struct Batch<'d, 'a> {
     pub play: &'a Play,
     pub compiler: Compiler<'a>,
     pub order: Vec<Arc<Task>>,
-    positions: BTreeMap<StepId, usize>,
+    pub positions: BTreeMap<StepId, usize>,
     pub standing: BTreeMap<Arc<str>, Standing>,
     pub names: Vec<Arc<str>>,
-    known: BTreeMap<Arc<str>, Known>,
-    by_segment: BTreeMap<SegmentId, Arc<str>>,
-    set_by_play: BTreeSet<Arc<str>>,
+    pub known: BTreeMap<Arc<str>, Known>,
+    pub by_segment: BTreeMap<SegmentId, Arc<str>>,
+    pub set_by_play: BTreeSet<Arc<str>>,
     /// The play ends as soon as nothing is under way any more.
     pub ending: bool,
     pub goes_on: bool,
-    failures: usize,
+    pub failures: usize,
 }
 
 impl<'a> Batch<'_, 'a> {
@@ -257,7 +254,7 @@ impl<'a> Batch<'_, 'a> {
                     continue;
                 }
                 let Some(task) = task else { break };
-                if task.is_for(&name) && !skips(standing, task) {
+                if task.is_for(&name) && !standing.skips(task) {
                     break;
                 }
                 if let Some(standing) = self.standing.get_mut(&name) {
@@ -344,161 +341,6 @@ impl<'a> Batch<'_, 'a> {
         }
     }
 
-    /// Collects the tasks that a host can do by itself from `at` on, and where handlers may have to run between them.
-    fn stretch(&self, name: &Arc<str>, at: usize) -> (Vec<Arc<Task>>, Vec<u32>) {
-        let mut tasks: Vec<Arc<Task>> = Vec::new();
-        let mut flushes = Vec::new();
-        let Some(standing) = self.standing.get(name) else { return (tasks, flushes) };
-        for task in self.order.iter().skip(at) {
-            let leaves = standing
-                .unwinding
-                .last()
-                .is_some_and(|(block, _)| !task.path.contains(&(*block, Part::Always)));
-            if leaves {
-                break;
-            }
-            if !task.is_for(name) || skips(standing, task) {
-                continue;
-            }
-            if task.is_barrier() {
-                break;
-            }
-            if matches!(task.what, What::Meta(_)) {
-                if !standing.notified.is_empty() {
-                    break;
-                }
-                flushes.push(u32::try_from(tasks.len()).unwrap_or(u32::MAX));
-                continue;
-            }
-            tasks.push(task.clone());
-        }
-        (tasks, flushes)
-    }
-
-    /// Makes the segment of some tasks for a subject.
-    pub fn segment(
-        &mut self,
-        subject: &Arc<str>,
-        tasks: &[Arc<Task>],
-        flushes: Vec<u32>,
-        verbose: bool,
-    ) -> Segment {
-        let id = self.run.next_segment;
-        self.run.next_segment += 1;
-        let known = self.known_of(subject);
-        let (files, blind) = self.files(subject, &known, tasks);
-        let of_hosts = |names: &BTreeSet<Arc<str>>| self.of_hosts(names);
-        let pending = self.run.hosts.get(subject).map(|host| host.pending.clone()).unwrap_or_default();
-        let order = Order {
-            id,
-            subject,
-            known: &known,
-            mode: self.run.options.mode,
-            diff: self.run.options.diff,
-            verbose: verbose || self.run.options.verbose,
-            tasks,
-            flushes,
-            files,
-            blind,
-            pending,
-            set_by_play: &self.set_by_play,
-        };
-        order::segment(order, &of_hosts)
-    }
-
-    /// Opens a segment of `subject` at `place`.
-    pub fn open(
-        &mut self,
-        subject: &Arc<str>,
-        place: &Arc<str>,
-        tasks: &[Arc<Task>],
-        flushes: Vec<u32>,
-        apply_below: u32,
-        notified: bool,
-    ) {
-        let segment = self.segment(subject, tasks, flushes, false);
-        let to = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
-        let advance = Advance { segment: segment.id, from: 0, to, apply_below, notified };
-        self.by_segment.insert(segment.id, subject.clone());
-        let steps = tasks.iter().map(|task| task.id).collect();
-        if let Some(standing) = self.standing.get_mut(subject) {
-            if let Some(old) = standing.open.take() {
-                self.run.send(&old.place, ToHost::Close(old.id));
-            }
-            standing.open =
-                Some(OpenSegment { id: segment.id, place: place.clone(), steps, waits_at: None, to });
-            standing.busy = true;
-        }
-        self.run.send(place, ToHost::Open(Box::new(segment), advance));
-    }
-
-    /// Finds the files that tasks name; the second answer says whether a template is not known beforehand.
-    fn files(&mut self, host: &Arc<str>, known: &Known, tasks: &[Arc<Task>]) -> (Vec<KnownFile>, bool) {
-        let mut files = Vec::new();
-        let mut blind = false;
-        for task in tasks {
-            let Some((usage, named)) = order::named_file(&task.step) else { continue };
-            let names: Vec<String> = match named {
-                Named::Plain(name) => vec![name.to_owned()],
-                Named::Template(src) => {
-                    let value = evaluate(known, host, &task.vars, task.search.clone(), src);
-                    match value
-                        .ok()
-                        .filter(|value| value.find_unknown().is_none() && task.step.looping.is_none())
-                    {
-                        Some(value) => vec![emit::to_text(&value)],
-                        None => {
-                            blind |= usage == crate::executor::wire::FileUse::Template;
-                            Vec::new()
-                        }
-                    }
-                }
-            };
-            for name in names {
-                // What is not found is asked for when the step is reached, and is its failure then.
-                if let Ok(found) = self.run.files.find(usage, &name, &task.search, self.run.connect) {
-                    files.push(KnownFile { step: task.id, usage, name: Arc::from(name), found });
-                }
-            }
-        }
-        (files, blind)
-    }
-
-    /// Evaluates variables of all hosts by name, as `hostvars` shows them.
-    fn of_hosts(&self, names: &BTreeSet<Arc<str>>) -> Vec<(Arc<str>, Dict)> {
-        let mut all = Vec::new();
-        let hosts: BTreeSet<Arc<str>> =
-            self.run.deployment.inventory.hosts.keys().chain(self.run.hosts.keys()).cloned().collect();
-        for host in &hosts {
-            let mut known = match self.known.get(host) {
-                Some(_) => self.known_of(host),
-                None => self.run.known(host, self.play, &Dict::new()),
-            };
-            known.play = Vec::new();
-            let (layers, scope) = known.layers(&Vars::default());
-            let variables = crate::executor::variables::Variables {
-                subject: host.clone(),
-                layers,
-                facts: known.facts.clone(),
-                included: Dict::new(),
-                registers: known.registers.clone(),
-                ..Default::default()
-            };
-            let locals = Dict::new();
-            let seen = variables.seen(&scope, &locals);
-            let lookups = OnController { search: Default::default() };
-            let mut vars = Dict::new();
-            for name in names {
-                let Some(value) = seen.get(name) else { continue };
-                if let Ok(value) = crate::expr::template(&value, &seen, &lookups) {
-                    vars.insert(name.clone(), value);
-                }
-            }
-            all.push((host.clone(), vars));
-        }
-        all
-    }
-
     fn incoming(&mut self, place: &Arc<str>, message: Result<FromHost, String>) -> Result<(), RunError> {
         match message {
             Ok(FromHost::Report(report)) => {
@@ -581,239 +423,6 @@ impl<'a> Batch<'_, 'a> {
         }
     }
 
-    /// Takes in what a host reports of a step.
-    pub fn reported(
-        &mut self,
-        host: &Arc<str>,
-        place: &Arc<str>,
-        mut report: StepReport,
-    ) -> Result<(), RunError> {
-        let Some(at) = self.positions.get(&report.step).copied() else { return Ok(()) };
-        let Some(task) = self.order.get(at).cloned() else { return Ok(()) };
-        let failed = report.status == Status::Failed && !report.ignored;
-        let rescued = failed && self.is_rescued(host, &task);
-        self.count(host, &report, rescued);
-        let followers: Vec<Arc<str>> = self.followers(host);
-        for name in std::iter::once(host).chain(&followers) {
-            self.remember(name, place, &task, &report);
-        }
-        for name in &report.notify {
-            let found = self.compiler.handlers.notified(name);
-            if found.is_empty() {
-                let why = format!(
-                    "step {} \"{}\" at {} notifies `{name}`, and no handler has this name or listens to it",
-                    report.step, report.name, task.step.origin
-                );
-                return Err(RunError::Play { why });
-            }
-            if let Some(standing) = self.standing.get_mut(host) {
-                standing.notified.extend(found);
-            }
-        }
-        for name in std::iter::once(host).chain(&followers) {
-            if failed {
-                self.failed(name, at, &task, &report);
-            } else if let Some(standing) = self.standing.get_mut(name) {
-                standing.at = at + 1;
-            }
-        }
-        self.hide(&mut report);
-        let template = report.details.fault.as_ref().and_then(|fault| fault.place);
-        let template =
-            template.and_then(|span| self.run.deployment.sources.location(span)).map(|at| at.to_string());
-        let done = StepDone {
-            host: host.clone(),
-            place: (place != host).then(|| place.clone()),
-            role: task.role.clone(),
-            module: task.step.module.clone(),
-            origin: task.step.origin.clone(),
-            rescued,
-            template,
-            report,
-        };
-        if !matches!(task.what, What::Meta(_)) {
-            (self.run.listener)(&Event::StepDone(Box::new(done)));
-        }
-        Ok(())
-    }
-
-    fn followers(&self, host: &Arc<str>) -> Vec<Arc<str>> {
-        let follows =
-            |name: &&Arc<str>| self.standing.get(*name).is_some_and(|s| s.follows.as_ref() == Some(host));
-        self.names.iter().filter(follows).cloned().collect()
-    }
-
-    /// Keeps what a step set for a host.
-    fn remember(&mut self, name: &Arc<str>, place: &Arc<str>, task: &Task, report: &StepReport) {
-        let Some(state) = self.run.hosts.get_mut(name) else { return };
-        state.registers.extend(report.set.iter().map(|(key, value)| (key.clone(), value.clone())));
-        if let (Some(register), Some(result)) = (&report.register, &report.result) {
-            state.registers.insert(register.clone(), result.clone());
-        }
-        state.pending.extend(report.pending.clone());
-        let to_delegate = task.delegate_facts.as_ref().and_then(truthy) == Some(true);
-        let keeper = if to_delegate { place } else { name };
-        let facts = report.facts.iter().map(|(key, value)| (key.clone(), value.clone()));
-        self.run.hosts.entry(keeper.clone()).or_default().facts.extend(facts);
-    }
-
-    fn count(&mut self, host: &Arc<str>, report: &StepReport, rescued: bool) {
-        if self.run.options.mode == Mode::Check {
-            match &report.answered {
-                Answered::Unknown { .. } => self.run.summary.unknown += 1,
-                Answered::Blocked { .. } => self.run.summary.blocked += 1,
-                Answered::Known if report.status == Status::Changed => self.run.summary.known += 1,
-                Answered::Known => {}
-            }
-        }
-        let changes =
-            report.details.changes.iter().chain(report.items.iter().flat_map(|item| &item.details.changes));
-        let worst = changes.map(|change| change.risk).max();
-        self.run.summary.risk = self.run.summary.risk.max(worst);
-        let Some(state) = self.run.hosts.get_mut(host) else { return };
-        let recap = &mut state.recap;
-        match report.status {
-            Status::Ok => recap.ok += 1,
-            Status::Changed => {
-                recap.ok += 1;
-                recap.changed += 1;
-            }
-            Status::Skipped => recap.skipped += 1,
-            Status::Failed if report.ignored => {
-                recap.ok += 1;
-                recap.ignored += 1;
-            }
-            Status::Failed if rescued => recap.rescued += 1,
-            Status::Failed => recap.failed += 1,
-        }
-    }
-
-    /// Blacks out secrets in everything that may be shown.
-    fn hide(&self, report: &mut StepReport) {
-        let secrets = &self.run.secrets;
-        secrets.hide(&mut report.name);
-        let all = std::iter::once(&mut report.details).chain(report.items.iter_mut().map(|item| {
-            secrets.hide(&mut item.label);
-            &mut item.details
-        }));
-        for details in all {
-            details.changes.iter_mut().for_each(|change| secrets.hide(&mut change.text));
-            details.message.iter_mut().for_each(|message| secrets.hide(message));
-            if let Some(diff) = &mut details.diff {
-                [&mut diff.header, &mut diff.before, &mut diff.after]
-                    .into_iter()
-                    .for_each(|text| secrets.hide(text));
-            }
-            if let Some(fault) = &mut details.fault {
-                secrets.hide(&mut fault.message);
-                fault.lines.iter_mut().for_each(|line| secrets.hide(line));
-            }
-        }
-        if let Some(result) = &mut report.result {
-            *result = secrets.without(result);
-        }
-        report.notify.iter_mut().for_each(|name| secrets.hide(name));
-        let answers = report.items.iter_mut().map(|item| &mut item.answered);
-        for answered in answers.chain([&mut report.answered]) {
-            if let Answered::Unknown { reason } = answered {
-                secrets.hide(reason);
-            }
-        }
-    }
-
-    fn is_rescued(&self, host: &Arc<str>, task: &Task) -> bool {
-        let unwinding =
-            self.standing.get(host).map(|standing| standing.unwinding.as_slice()).unwrap_or_default();
-        let has = |(block, part): &(u32, Part)| {
-            *part == Part::Body && self.compiler.blocks.get(block).is_some_and(|parts| parts.rescue)
-        };
-        unwinding.is_empty() && task.path.iter().any(has)
-    }
-
-    /// Finds where a failed host goes on.
-    fn failed(&mut self, name: &Arc<str>, at: usize, task: &Arc<Task>, report: &StepReport) {
-        if let Some(state) = self.run.hosts.get_mut(name) {
-            let task_name = Value::from(
-                std::iter::once((Arc::from("name"), Value::str(report.name.as_str()))).collect::<Dict>(),
-            );
-            state.registers.insert(Arc::from("ansible_failed_task"), task_name);
-            if let Some(result) = &report.result {
-                state.registers.insert(Arc::from("ansible_failed_result"), result.clone());
-            }
-        }
-        let path = task.path.clone();
-        let rescued = self.unwind(name, at, &path);
-        if !rescued && task.any_errors_fatal.as_ref().and_then(truthy) == Some(true) {
-            self.ending = true;
-            self.goes_on = false;
-        }
-    }
-
-    /// Moves a failed host to the nearest rescue or always around it; without one it is out. `true` when it goes on.
-    fn unwind(&mut self, name: &Arc<str>, at: usize, path: &[(u32, Part)]) -> bool {
-        for (depth, (block, part)) in path.iter().enumerate().rev() {
-            let parts = self.compiler.blocks.get(block).copied().unwrap_or_default();
-            let first = |wanted: Part| {
-                let found = self
-                    .order
-                    .iter()
-                    .enumerate()
-                    .skip(at + 1)
-                    .find(|(_, t)| t.path.contains(&(*block, wanted)));
-                found.map(|(index, _)| index)
-            };
-            let after_body = || {
-                let tasks = self.order.iter().enumerate().skip(at + 1);
-                let mut after = tasks.filter(|(_, t)| !t.path.contains(&(*block, Part::Body)));
-                after.next().map_or(self.order.len(), |(index, _)| index)
-            };
-            if *part == Part::Body && parts.rescue {
-                let to = first(Part::Rescue).unwrap_or_else(after_body);
-                if let Some(standing) = self.standing.get_mut(name) {
-                    standing.rescuing.insert(*block);
-                    standing.at = to;
-                    standing.open = None;
-                }
-                return true;
-            }
-            if *part != Part::Always
-                && parts.always
-                && let Some(to) = first(Part::Always)
-            {
-                let outer = path.get(..depth).unwrap_or_default().to_vec();
-                if let Some(standing) = self.standing.get_mut(name) {
-                    standing.unwinding.push((*block, outer));
-                    standing.at = to;
-                    standing.open = None;
-                }
-                return true;
-            }
-        }
-        self.fail_for_good(name);
-        false
-    }
-
-    /// Takes a host out of the run.
-    pub fn fail_for_good(&mut self, name: &Arc<str>) {
-        if let Some(state) = self.run.hosts.get_mut(name) {
-            state.failed = true;
-        }
-        if let Some(standing) = self.standing.get_mut(name) {
-            standing.ended = true;
-        }
-        self.failures += 1;
-        let limit = self.play.max_fail_percentage.as_ref().and_then(Value::as_number);
-        if limit.is_some_and(|limit| self.failures as f64 * 100.0 > limit * self.names.len() as f64) {
-            self.ending = true;
-            self.goes_on = false;
-        }
-        let fatal = self.play.common.any_errors_fatal.as_ref().and_then(truthy) == Some(true);
-        if fatal {
-            self.ending = true;
-            self.goes_on = false;
-        }
-    }
-
     fn stopped(&mut self, host: &Arc<str>, segment: SegmentId, stop: &Stop) {
         let Some(standing) = self.standing.get_mut(host) else { return };
         standing.busy = false;
@@ -879,11 +488,6 @@ impl<'a> Batch<'_, 'a> {
         };
         self.names.iter().filter(stands).cloned().collect()
     }
-}
-
-/// Says whether a host passes over a task because it stands in a rescue that it has not entered.
-fn skips(standing: &Standing, task: &Task) -> bool {
-    task.path.iter().any(|(block, part)| *part == Part::Rescue && !standing.rescuing.contains(block))
 }
 
 /// Reads a yes-or-no keyword whose value is known.
