@@ -23,7 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("report", &["run::event", "executor::wire", "source", "expr", "modules", "sys"]),
     ("agent::view", &["cluster", "settings", "sys::clock"]),
     ("agent::decide", &["cluster", "settings", "agent::view", "sys::clock"]),
-    ("agent::disk", &["agent::view"]),
+    ("agent::disk", &["cluster", "agent::view"]),
     ("agent::lease::deadline", &["cluster", "sys::clock"]),
     ("agent", &["etcd", "postgres", "cluster", "contract", "settings", "sys", "source", "guard"]),
     ("guard", &["sys", "cluster", "postgres::controldata"]),

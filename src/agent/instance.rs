@@ -123,7 +123,7 @@ impl Instance {
                 !name.eq_ignore_ascii_case(SYNC_PARAMETER) && !self.refused.contains_key(name)
             })
             .collect();
-        // Segments of 16 MB: the setting in bytes has taken the place of the one in segments.
+        // The setting in bytes has taken the place of the one in segments, which are 16 MB here as they are to Patroni.
         if let Some(segments) = parameters.remove("wal_keep_segments")
             && let Ok(segments) = segments.parse::<u64>()
         {

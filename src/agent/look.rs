@@ -112,7 +112,8 @@ impl Agent {
     /// Looks how much room there is, and says once what has changed.
     fn look_at_volumes(&mut self, looked: &Looked) {
         let server = looked.postgres.running().map(|_| looked.extras.kept_by_slot.clone());
-        self.volumes.look(self.instance.data_dir(), self.config.disk, server, clock::now());
+        let segment = self.observer.segment_size();
+        self.volumes.look(self.instance.data_dir(), self.config.disk, segment, server, clock::now());
         match self.volumes.news() {
             Some(News::Scarce(sentence)) => {
                 tracing::warn!("{sentence}");

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use crate::cluster::SegmentSize;
 use crate::postgres::query::{QueryError, Session};
 use crate::postgres::standby::conninfo;
 use crate::postgres::{Installation, ProgramError, run};
@@ -36,6 +37,13 @@ impl Source {
     }
 }
 
+/// How large the source is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Sizes {
+    pub tablespaces: Vec<TablespaceSize>,
+    pub segment: SegmentSize,
+}
+
 /// How large a tablespace of the source is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TablespaceSize {
@@ -48,16 +56,23 @@ pub struct TablespaceSize {
 ///
 /// # Errors
 /// The server did not answer, or this user may not know.
-pub async fn sizes(session: &Session) -> Result<Vec<TablespaceSize>, QueryError> {
-    let statement = "SELECT pg_catalog.pg_tablespace_location(oid), pg_catalog.pg_tablespace_size(oid)
+pub async fn sizes(session: &Session) -> Result<Sizes, QueryError> {
+    let statement = "SELECT pg_catalog.pg_tablespace_location(oid), pg_catalog.pg_tablespace_size(oid),
+            pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size'))
         FROM pg_catalog.pg_tablespace";
-    let size = |row: Vec<Option<String>>| {
+    read_sizes(session.rows(statement).await?).ok_or(QueryError::Unreadable("the sizes of tablespaces"))
+}
+
+fn read_sizes(rows: Vec<Vec<Option<String>>>) -> Option<Sizes> {
+    let mut sizes = Sizes::default();
+    for row in rows {
         let mut values = row.into_iter();
         let location = values.next()?.filter(|location| !location.is_empty());
-        Some(TablespaceSize { location, bytes: values.next()??.parse().ok()? })
-    };
-    let sizes = session.rows(statement).await?.into_iter().map(size).collect::<Option<Vec<_>>>();
-    sizes.ok_or(QueryError::Unreadable("the sizes of tablespaces"))
+        let mut number = || values.next()??.parse().ok();
+        sizes.tablespaces.push(TablespaceSize { location, bytes: number()? });
+        sizes.segment = SegmentSize::new(number()?)?;
+    }
+    Some(sizes)
 }
 
 /// Options that are the agent's business.
@@ -116,6 +131,20 @@ fn program(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_source_tells_its_tablespaces_and_its_segments() {
+        let row = |values: [&str; 3]| values.map(|value| Some(value.to_owned())).to_vec();
+        let rows = vec![row(["", "7000000", "1048576"]), row(["/s/a", "9", "1048576"])];
+
+        let sizes = read_sizes(rows).unwrap();
+
+        let place =
+            |location: Option<&str>, bytes| TablespaceSize { location: location.map(str::to_owned), bytes };
+        assert_eq!(sizes.tablespaces, [place(None, 7_000_000), place(Some("/s/a"), 9)]);
+        assert_eq!(Some(sizes.segment), SegmentSize::new(1 << 20));
+        assert_eq!(read_sizes(vec![row(["", "7000000", "many"])]), None);
+    }
 
     #[test]
     fn the_command_never_asks_and_never_writes_elsewhere() {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cluster::control_file::{CONTROL_BYTES, ControlFile, ControlState};
-use crate::cluster::{Lsn, SystemId, Timeline};
+use crate::cluster::{Lsn, SegmentSize, SystemId, Timeline};
 use crate::postgres::{Installation, ProgramError, run};
 
 /// The control file cannot be used.
@@ -81,21 +81,21 @@ impl Report {
         self.0.get(label).map(String::as_str)
     }
 
-    /// Tells whether `pg_rewind` can work: page changes are logged, by checksums or by `wal_log_hints`.
     /// Returns the name of the WAL file that holds the latest checkpoint, a shutdown one after a clean stop.
     pub fn checkpoint_wal_file(&self) -> Option<&str> {
         self.get("Latest checkpoint's REDO WAL file")
     }
 
+    /// Tells whether `pg_rewind` can work: page changes are logged, by checksums or by `wal_log_hints`.
     pub fn allows_rewind(&self) -> bool {
         self.get("wal_log_hints setting") == Some("on")
             || self.get("Data page checksum version").is_some_and(|version| version != "0")
     }
 
     /// Returns how long a WAL segment is.
-    pub fn segment_bytes(&self) -> u64 {
+    pub fn segment_size(&self) -> SegmentSize {
         let told = self.get("Bytes per WAL segment").and_then(|bytes| bytes.parse().ok());
-        told.filter(|bytes| *bytes > 0).unwrap_or(16 << 20)
+        told.and_then(SegmentSize::new).unwrap_or_default()
     }
 
     /// Returns where replay had come on a replica that stopped, with its timeline; None on a primary.
@@ -130,6 +130,7 @@ Min recovery ending loc's timeline:   2
 wal_log_hints setting:                off
 max_connections setting:              100
 max_prepared_xacts setting:           5
+Bytes per WAL segment:                1048576
 Data page checksum version:           1
 ";
 
@@ -139,6 +140,7 @@ Data page checksum version:           1
 
         assert!(report.allows_rewind());
         assert_eq!(report.minimum_recovery_end(), Some((Lsn(0x0500_0060), Timeline(2))));
+        assert_eq!(Some(report.segment_size()), SegmentSize::new(1 << 20));
         assert_eq!(report.primary_setting("max_connections"), Some(100));
         assert_eq!(report.primary_setting("max_prepared_transactions"), Some(5));
         assert_eq!(report.primary_setting("max_wal_senders"), None);

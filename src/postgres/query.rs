@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{NoTls, SimpleQueryMessage, Statement};
 
-use crate::cluster::{History, Lsn, PgVersion, SystemId, Timeline};
+use crate::cluster::{History, Lsn, PgVersion, SegmentSize, SystemId, Timeline};
 use crate::postgres::{history, tls};
 use crate::sys::names::{self, NameError};
 use crate::sys::secret::Secret;
@@ -204,6 +204,7 @@ pub struct Monitored {
     pub synchronous_commit: String,
     pub primary_conninfo: String,
     pub primary_slot_name: String,
+    pub segment: SegmentSize,
     /// The WAL receiver, where one runs.
     pub receiver: Option<Receiver>,
     /// Who streams from here.
@@ -260,7 +261,8 @@ SELECT pg_catalog.pg_is_in_recovery(),
        (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
                 'application_name', application_name, 'state', state, 'sync_state', sync_state,
                 'written', write_lsn, 'flushed', flush_lsn, 'replayed', replay_lsn)), '[]')
-          FROM pg_catalog.pg_stat_replication)
+          FROM pg_catalog.pg_stat_replication),
+       pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size'))
   FROM pg_catalog.pg_control_checkpoint() c
   LEFT JOIN pg_catalog.pg_stat_get_wal_receiver() r ON true";
 
@@ -464,16 +466,15 @@ impl Session {
     /// # Errors
     /// It did not answer, or this user may not list its files.
     pub async fn oldest_wal(&self) -> Result<Lsn, QueryError> {
-        let statement = "SELECT pg_catalog.min(pg_catalog.substr(name, 9)),
+        // The same position has a name on each timeline.
+        let statement = "SELECT pg_catalog.min('00000000' || pg_catalog.substr(name, 9)),
                 pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size'))
             FROM pg_catalog.pg_ls_dir('pg_wal', true, false) AS name WHERE name ~ '^[0-9A-F]{24}$'";
         let row = self.rows(statement).await?.into_iter().next().unwrap_or_default();
         let mut values = row.into_iter().flatten();
         let oldest = values.next().zip(values.next()).and_then(|(name, bytes)| {
-            let (log, segment) = name.split_at_checked(8)?;
-            let bytes: u64 = bytes.parse().ok()?;
-            let log = u64::from_str_radix(log, 16).ok()?;
-            Some(Lsn(log << 32 | u64::from_str_radix(segment, 16).ok()?.checked_mul(bytes)?))
+            let (_, start) = SegmentSize::new(bytes.parse().ok()?)?.parse(&name)?;
+            Some(start)
         });
         oldest.ok_or(QueryError::Unreadable("the names of WAL files"))
     }
@@ -509,6 +510,7 @@ fn read_monitored(row: &tokio_postgres::Row) -> Option<Monitored> {
         synchronous_commit: text(11)?,
         primary_conninfo: text(12)?,
         primary_slot_name: text(13)?,
+        segment: SegmentSize::new(u64::try_from(row.try_get::<_, i64>(19).ok()?).ok()?)?,
         receiver: maybe(14)?.map(|status| Receiver { status, slot, conninfo, latest_end }),
         senders: senders.as_array()?.iter().map(read_sender).collect::<Option<_>>()?,
     })

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cluster::{History, Lsn, PgVersion, Timeline};
+use crate::cluster::{History, Lsn, PgVersion, SegmentSize, Timeline};
 use crate::postgres::basebackup::Source;
 use crate::postgres::conf::ConfigPlace;
 use crate::postgres::{Installation, ProgramError, controldata, judge, run, standby};
@@ -54,7 +54,7 @@ pub fn need(local: Timeline, end: End, primary: Timeline, history: &History) -> 
 }
 
 /// Returns where a record ends that begins at `lsn`: aligned to 8 bytes, with the page headers in between.
-fn record_end(lsn: Lsn, length: u64, segment_bytes: u64) -> Lsn {
+fn record_end(lsn: Lsn, length: u64, segment: SegmentSize) -> Lsn {
     let mut at = lsn.0;
     let mut left = length.next_multiple_of(8);
     while left > 0 {
@@ -62,7 +62,7 @@ fn record_end(lsn: Lsn, length: u64, segment_bytes: u64) -> Lsn {
         at += step;
         left -= step;
         if left > 0 {
-            at += if at.is_multiple_of(segment_bytes) { SEGMENT_HEADER } else { PAGE_HEADER };
+            at += if at.is_multiple_of(segment.bytes()) { SEGMENT_HEADER } else { PAGE_HEADER };
         }
     }
     Lsn(at)
@@ -89,13 +89,8 @@ pub fn checkpoint_end(
     let answer = run(&program)?.stdout_text();
     let length = checkpoint_length(&answer)
         .ok_or_else(|| ProgramError::Unreadable { program: "pg_waldump".into(), answer: answer.clone() })?;
-    let segment_bytes = controldata::report(installation, data_dir)?.segment_bytes();
-    Ok(record_end(checkpoint, length, segment_bytes))
-}
-
-/// Names the segment that holds `lsn`.
-fn segment_name(timeline: Timeline, lsn: Lsn, segment_bytes: u64) -> String {
-    format!("{:08X}{:08X}{:08X}", timeline.0, lsn.0 >> 32, (lsn.0 & 0xFFFF_FFFF) / segment_bytes)
+    let segment = controldata::report(installation, data_dir)?.segment_size();
+    Ok(record_end(checkpoint, length, segment))
 }
 
 /// Reads the total length out of `rmgr: XLOG len (rec/tot): 114/ 114, … desc: CHECKPOINT_SHUTDOWN …`.
@@ -139,7 +134,7 @@ pub fn recover(
     // Alone a server takes the end of what it finds for the end of its WAL.
     let report = controldata::report(installation, data_dir)?;
     if let Some((end, timeline)) = report.minimum_recovery_end() {
-        let name = segment_name(timeline, Lsn(end.0.saturating_sub(1)), report.segment_bytes());
+        let name = report.segment_size().name(timeline, Lsn(end.0.saturating_sub(1)));
         if files::stat(&data_dir.join("pg_wal").join(&name))?.is_none() {
             return Err(RecoveryError::NoWal(name));
         }
@@ -354,10 +349,11 @@ mod tests {
 
     #[test]
     fn records_end_aligned_and_past_the_headers_of_pages_they_cross() {
-        let segment = 16 * 1024 * 1024;
+        let segment = SegmentSize::default();
+        let end = segment.bytes();
         assert_eq!(record_end(Lsn(0x0300_0028), 114, segment), Lsn(0x0300_00A0));
         assert_eq!(record_end(Lsn(PAGE * 3 - 16), 114, segment), Lsn(PAGE * 3 + 24 + 104));
-        assert_eq!(record_end(Lsn(segment - 16), 114, segment), Lsn(segment + 40 + 104));
+        assert_eq!(record_end(Lsn(end - 16), 114, segment), Lsn(end + 40 + 104));
         assert_eq!(
             record_end(Lsn(PAGE * 3 - 120), 114, segment),
             Lsn(PAGE * 3),
@@ -371,6 +367,5 @@ mod tests {
                     prev 0/02000100, desc: CHECKPOINT_SHUTDOWN redo 0/3000028; tli 1";
         assert_eq!(checkpoint_length(line), Some(114));
         assert_eq!(checkpoint_length("rmgr: Standby len (rec/tot): 50/ 50, desc: RUNNING_XACTS"), None);
-        assert_eq!(segment_name(Timeline(1), Lsn(0x1_0300_0028), 16 << 20), "000000010000000100000003");
     }
 }

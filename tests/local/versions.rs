@@ -19,8 +19,8 @@ const USABLE: &str = "SELECT count(*) FROM pg_replication_slots WHERE slot_name 
 /// Whether Postgres itself keeps a copy of a slot, ready to be used after a promotion.
 const COPIED: &str = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'cdc' AND failover AND synced AND NOT temporary";
 
-/// Starts a cluster of this release with a permanent logical slot.
-fn cluster(release: &Release) -> Agents {
+/// Starts a cluster of this release, with WAL segments of so many megabytes and a permanent logical slot.
+fn cluster(release: &Release, segment: u32) -> Agents {
     let bin_dir = release.bin_dir().display().to_string();
     let agents = Agents::prepare("", false);
     let copies = ", sync_replication_slots: true, hot_standby_feedback: true";
@@ -29,12 +29,14 @@ fn cluster(release: &Release) -> Agents {
     let strange = ", stats_temp_directory: pg_stat_tmp, vacuum_buffer_usage_limit: 1MB, work_mem: 5XB";
     for name in NAMES {
         agents.edit_config(name, BIN_DIR, &bin_dir);
+        agents.edit_config(name, "no-sync]", &format!("no-sync, wal-segsize: {segment}]"));
         let section = format!("use_pg_rewind: true, parameters: {{wal_level: logical{parameters}{strange}}}");
         agents.edit_config(name, "use_pg_rewind: true", &section);
     }
     let agents = agents.run();
     let major = agents.sql("a", "SELECT current_setting('server_version_num')::int / 10000");
     assert_eq!(major, Some(release.major.to_string()));
+    assert_eq!(agents.sql("a", "SHOW wal_segment_size"), Some(format!("{segment}MB")));
     assert!(agents.sql("a", "CREATE PUBLICATION everything FOR ALL TABLES").is_some());
     // Not before the copies are made: one that begins later lacks the WAL that the slot begins with.
     let slot = r#"{"slots": {"kept": {"type": "logical", "database": "postgres", "plugin": "pgoutput"}}}"#;
@@ -91,8 +93,8 @@ fn decoded(agents: &Agents, name: &str, row: &str) -> String {
     String::from_utf8_lossy(&text).trim().to_owned()
 }
 
-fn lives_through(release: &Release) {
-    let mut agents = cluster(release);
+fn lives_through(release: &Release, segment: u32) {
+    let mut agents = cluster(release, segment);
     assert!(agents.sql("a", "CREATE TABLE t (step text)").is_some());
     assert!(agents.sql("a", "INSERT INTO t VALUES ('born')").is_some());
     for name in NAMES {
@@ -132,25 +134,25 @@ fn lives_through(release: &Release) {
 
 #[test]
 fn postgres_13() {
-    lives_through(&V13);
+    lives_through(&V13, 16);
 }
 
 #[test]
 fn postgres_14() {
-    lives_through(&V14);
+    lives_through(&V14, 64);
 }
 
 #[test]
 fn postgres_16() {
-    lives_through(&V16);
+    lives_through(&V16, 1);
 }
 
 #[test]
 fn postgres_17() {
-    lives_through(&V17);
+    lives_through(&V17, 16);
 }
 
 #[test]
 fn postgres_18() {
-    lives_through(&V18);
+    lives_through(&V18, 16);
 }

@@ -10,7 +10,7 @@ use crate::agent::look::DYNAMIC_COPY;
 use crate::agent::observe::postgres::bootstrap_mark;
 use crate::cluster::MemberName;
 use crate::contract::methods::{BASEBACKUP, Method};
-use crate::postgres::basebackup::{self, Source, TablespaceSize};
+use crate::postgres::basebackup::{self, Sizes, Source};
 use crate::postgres::{conf, has_data, is_vacant, standby};
 use crate::sys::files;
 use crate::sys::process::Program;
@@ -21,18 +21,14 @@ impl Work {
         &self,
         source: &MemberName,
         replaces: bool,
-        sizes: Option<Vec<TablespaceSize>>,
+        sizes: Option<Sizes>,
     ) -> Result<(), JobError> {
         let source = self.source(source, &self.instance.config.postgresql.replication)?;
         self.copy(Some(source), replaces, sizes)
     }
 
     /// Copies the cluster that this standby cluster follows.
-    pub(super) fn copy_remote(
-        &self,
-        replaces: bool,
-        sizes: Option<Vec<TablespaceSize>>,
-    ) -> Result<(), JobError> {
+    pub(super) fn copy_remote(&self, replaces: bool, sizes: Option<Sizes>) -> Result<(), JobError> {
         let standby::Upstream { host, port, user, passfile, options, .. } =
             self.instance.remote().ok_or(JobError::NoRemote)?;
         self.copy(Some(Source { host, port, user, passfile, options }), replaces, sizes)
@@ -44,7 +40,7 @@ impl Work {
         &self,
         source: Option<Source>,
         replaces: bool,
-        sizes: Option<Vec<TablespaceSize>>,
+        sizes: Option<Sizes>,
     ) -> Result<(), JobError> {
         write_passfile(&self.instance)?;
         let mut failed = JobError::NoMethod;
@@ -52,7 +48,7 @@ impl Work {
             if source.is_none() && !method.no_leader {
                 continue;
             }
-            match self.copy_by(&method, source.as_ref(), replaces, sizes.as_deref()) {
+            match self.copy_by(&method, source.as_ref(), replaces, sizes.as_ref()) {
                 Ok(()) => return self.settle_copy(),
                 Err(error) => {
                     tracing::warn!(method = method.name, error = %crate::sys::chain(&error), "the method failed");
@@ -68,7 +64,7 @@ impl Work {
         method: &Method,
         source: Option<&Source>,
         replaces: bool,
-        sizes: Option<&[TablespaceSize]>,
+        sizes: Option<&Sizes>,
     ) -> Result<(), JobError> {
         let instance = &self.instance;
         let data_dir = instance.data_dir();

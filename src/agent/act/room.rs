@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::agent::act::job::{JobError, Work};
-use crate::agent::disk::SEGMENT_BYTES;
 use crate::agent::view::Origin;
-use crate::postgres::basebackup::{self, TablespaceSize};
+use crate::postgres::basebackup::{self, Sizes, TablespaceSize};
 use crate::sys::files::FileError;
 use crate::sys::volume::{self, Volume};
 
-/// What is written beside the data at least: the WAL of the time that a copy takes, and a segment to start on.
-const WAL_BYTES: u64 = 2 * SEGMENT_BYTES;
+/// What is written beside the data at least: the segment with the WAL of the copy, and one to start on.
+const WAL_SEGMENTS: u64 = 2;
 
 /// How long the source may take to tell how large it is; it looks at every one of its files.
 const SIZE_LIMIT: Duration = Duration::from_secs(120);
@@ -36,7 +35,7 @@ pub(super) struct Lack {
 
 impl Work {
     /// Asks how large the data of a source is; None where nobody is let in who may know.
-    pub(super) async fn size_of(&self, source: &Origin) -> Option<Vec<TablespaceSize>> {
+    pub(super) async fn size_of(&self, source: &Origin) -> Option<Sizes> {
         let postgresql = &self.instance.config.postgresql;
         for user in [Some(&postgresql.superuser), postgresql.rewind.as_ref()].into_iter().flatten() {
             let sizes = async {
@@ -64,7 +63,7 @@ impl Work {
 /// There is no room, or a volume does not answer.
 pub(super) fn check(
     data_dir: &Path,
-    sizes: &[TablespaceSize],
+    sizes: &Sizes,
     options: &[(String, Option<String>)],
     here: &[PathBuf],
 ) -> Result<(), JobError> {
@@ -76,7 +75,7 @@ pub(super) fn check(
 }
 
 /// Says what a copy writes where.
-fn parts(data_dir: &Path, sizes: &[TablespaceSize], options: &[(String, Option<String>)]) -> Vec<Part> {
+fn parts(data_dir: &Path, sizes: &Sizes, options: &[(String, Option<String>)]) -> Vec<Part> {
     let values = |wanted: &'static str| {
         let named = options.iter().filter(move |(name, _)| name == wanted);
         named.filter_map(|(_, value)| value.as_deref())
@@ -86,6 +85,7 @@ fn parts(data_dir: &Path, sizes: &[TablespaceSize], options: &[(String, Option<S
         pairs.filter(|(from, _)| *from == place).map(|(_, to)| to.to_owned()).next()
     };
     let mut parts: Vec<Part> = sizes
+        .tablespaces
         .iter()
         .map(|TablespaceSize { location, bytes }| {
             let path = match location {
@@ -96,7 +96,7 @@ fn parts(data_dir: &Path, sizes: &[TablespaceSize], options: &[(String, Option<S
         })
         .collect();
     let wal = values("waldir").next().map_or_else(|| data_dir.to_owned(), PathBuf::from);
-    parts.push(Part { path: wal, bytes: WAL_BYTES });
+    parts.push(Part { path: wal, bytes: WAL_SEGMENTS * sizes.segment.bytes() });
     parts
 }
 
@@ -142,6 +142,7 @@ fn taken(folder: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::SegmentSize;
     use crate::sys::files::{self, Attributes};
 
     const MB: u64 = 1 << 20;
@@ -156,13 +157,14 @@ mod tests {
             ("tablespace-mapping".to_owned(), Some("/s/a=/s/b".to_owned())),
             ("waldir".to_owned(), Some("/wal".to_owned())),
         ];
-        let sizes = [size(None, 5), size(Some("/s/a"), 6), size(Some("/s/c"), 7)];
+        let tablespaces = vec![size(None, 5), size(Some("/s/a"), 6), size(Some("/s/c"), 7)];
+        let sizes = Sizes { tablespaces, segment: SegmentSize::new(64 * MB).unwrap() };
 
         let parts = parts(Path::new("/data"), &sizes, &options);
 
         let told: Vec<(&str, u64)> =
             parts.iter().map(|part| (part.path.to_str().unwrap(), part.bytes)).collect();
-        assert_eq!(told, [("/data", 5), ("/s/b", 6), ("/s/c", 7), ("/wal", WAL_BYTES)]);
+        assert_eq!(told, [("/data", 5), ("/s/b", 6), ("/s/c", 7), ("/wal", 128 * MB)]);
     }
 
     #[test]

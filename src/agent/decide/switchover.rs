@@ -30,7 +30,7 @@ const STOPPING_LOOK: Duration = Duration::from_millis(10);
 
 /// How long a candidate that lacks too much may take to catch up before the request is refused.
 ///
-/// A switch to the next WAL segment, as each copy of the data makes, puts every standby 16 MB behind for a moment.
+/// A switch to the next WAL segment, as each copy of the data makes, puts every standby a whole segment behind for a moment.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(2);
 
 /// How far the deadline must be away when the server is stopped for a hand-over.

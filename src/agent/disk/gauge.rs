@@ -3,15 +3,9 @@
 use std::time::Duration;
 
 use crate::agent::view::{Room, Tick};
+use crate::cluster::SegmentSize;
 
 use super::trend::Trend;
-
-/// Bytes of a WAL segment, unless initdb was told otherwise.
-pub const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
-
-/// With less than this, spare segments counted in, Postgres comes to its end: one segment to write on, and one for what
-/// a recovery or a promotion writes.
-const FLOOR: u64 = 2 * SEGMENT_BYTES;
 
 /// A limit is left for the better only beyond so much more than it, in parts of it.
 const HYSTERESIS_PART: u64 = 4;
@@ -25,6 +19,15 @@ pub struct Limits {
     pub warn: u64,
     /// 0: there is none.
     pub brake: u64,
+    /// With less than this, spare segments counted in, Postgres comes to its end.
+    pub least: u64,
+}
+
+/// Returns what is needed of a volume: where the WAL is, one segment to write on and one for what a recovery or a
+/// promotion writes; elsewhere as much as with segments of the usual size, whatever larger ones are.
+pub fn least(segment: SegmentSize, holds_wal: bool) -> u64 {
+    let segment = if holds_wal { segment } else { segment.min(SegmentSize::default()) };
+    2 * segment.bytes()
 }
 
 /// One volume at one moment.
@@ -61,8 +64,8 @@ impl Gauge {
         spare: impl FnOnce() -> u64,
     ) -> Reading {
         let pace = self.trend.take(now, free);
-        let spare = if free < FLOOR + FLOOR / HYSTERESIS_PART { spare() } else { 0 };
-        let full = below(free.saturating_add(spare), FLOOR, self.room == Room::Full);
+        let spare = if below(free, limits.least, true) { spare() } else { 0 };
+        let full = below(free.saturating_add(spare), limits.least, self.room == Room::Full);
         let scarce = below(free, limits.warn.max(limits.brake), self.room >= Room::Scarce);
         self.room = match (full, scarce) {
             (true, _) => Room::Full,
@@ -70,7 +73,7 @@ impl Gauge {
             (false, false) => Room::Ample,
         };
         self.brake = limits.brake > 0 && (full || below(free, limits.brake, self.brake));
-        let ahead = [limits.warn, limits.brake, FLOOR].into_iter().filter(|limit| *limit < free).max();
+        let ahead = [limits.warn, limits.brake, limits.least].into_iter().filter(|limit| *limit < free).max();
         let next_limit = ahead.and_then(|limit| lasts(free - limit, pace));
         let left = lasts(free, pace);
         Reading { size, free, pace, left, next_limit, room: self.room, brake: self.brake }
@@ -93,7 +96,7 @@ mod tests {
     use super::*;
 
     const MB: u64 = 1 << 20;
-    const LIMITS: Limits = Limits { warn: 200 * MB, brake: 80 * MB };
+    const LIMITS: Limits = Limits { warn: 200 * MB, brake: 80 * MB, least: 32 * MB };
 
     fn rooms(limits: Limits, free_mb: &[u64]) -> Vec<(Room, bool)> {
         let mut gauge = Gauge::default();
@@ -133,9 +136,21 @@ mod tests {
     #[test]
     fn segments_that_wait_to_be_written_again_are_room() {
         let mut gauge = Gauge::default();
-        let reading = gauge.read(Tick(0), (1_000 * MB, MB), Limits::default(), || 3 * SEGMENT_BYTES);
+        let limits = Limits { warn: 0, brake: 0, ..LIMITS };
+        let mut room = |spare_mb: u64| gauge.read(Tick(0), (1_000 * MB, MB), limits, || spare_mb * MB).room;
 
-        assert_eq!(reading.room, Room::Ample);
+        assert_eq!(room(30), Room::Full);
+        assert_eq!(room(48), Room::Ample);
+    }
+
+    #[test]
+    fn what_is_needed_goes_by_the_segments_where_they_are() {
+        let least = |megabytes: u64, holds_wal| {
+            super::least(SegmentSize::new(megabytes * MB).unwrap(), holds_wal) / MB
+        };
+
+        assert_eq!([1, 16, 64].map(|megabytes| least(megabytes, true)), [2, 32, 128]);
+        assert_eq!([1, 16, 64].map(|megabytes| least(megabytes, false)), [2, 32, 32]);
     }
 
     #[test]

@@ -9,8 +9,9 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::agent::view::{Disk, Room};
+use crate::cluster::SegmentSize;
 
-pub use gauge::{Gauge, Limits, Reading, SEGMENT_BYTES};
+pub use gauge::{Gauge, Limits, Reading, least};
 
 /// The volumes of this member, read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -37,9 +38,9 @@ pub enum Taker {
 
 impl Taker {
     /// Returns the one that keeps more, if it keeps enough to matter on a volume of which so much is used.
-    pub fn of(slot: Option<(String, u64)>, waiting_files: u64, used: u64) -> Taker {
-        let archive = waiting_files.saturating_mul(SEGMENT_BYTES);
-        let matters = |bytes: u64| bytes >= 2 * SEGMENT_BYTES && bytes >= used / 10;
+    pub fn of(slot: Option<(String, u64)>, waiting_files: u64, segment: SegmentSize, used: u64) -> Taker {
+        let archive = waiting_files.saturating_mul(segment.bytes());
+        let matters = |bytes: u64| bytes >= 2 * segment.bytes() && bytes >= used / 10;
         match slot {
             Some((name, bytes)) if matters(bytes) && bytes >= archive => Taker::Slot { name, bytes },
             Some(_) | None if matters(archive) => Taker::Archive { files: waiting_files, bytes: archive },
@@ -163,13 +164,17 @@ mod tests {
         let slot = |mb: u64| Some(("s".to_owned(), mb * MB));
         let kept = |mb: u64| Taker::Slot { name: "s".to_owned(), bytes: mb * MB };
         let table = [
-            (slot(500), 3, 900, kept(500)),
-            (slot(20), 3, 300, Taker::Archive { files: 3, bytes: 48 * MB }),
-            (slot(60), 3, 900, Taker::Load),
-            (None, 0, 900, Taker::Load),
+            (slot(500), 3, 16, 900, kept(500)),
+            (slot(20), 3, 16, 300, Taker::Archive { files: 3, bytes: 48 * MB }),
+            (slot(20), 3, 1, 30, kept(20)),
+            (slot(20), 3, 64, 300, Taker::Archive { files: 3, bytes: 192 * MB }),
+            (slot(60), 3, 16, 900, Taker::Load),
+            (None, 0, 16, 900, Taker::Load),
         ];
-        for (slot, files, used_mb, expected) in table {
-            assert_eq!(Taker::of(slot.clone(), files, used_mb * MB), expected, "{slot:?} {files}");
+        for (slot, files, segment_mb, used_mb, expected) in table {
+            let segment = SegmentSize::new(segment_mb * MB).unwrap();
+            let taker = Taker::of(slot.clone(), files, segment, used_mb * MB);
+            assert_eq!(taker, expected, "{slot:?} {files} {segment_mb}");
         }
     }
 

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::agent::disk::{Gauge, Limits, Reading, Readings, Taker};
+use crate::agent::disk::{self, Gauge, Limits, Reading, Readings, Taker};
 use crate::agent::view::{Room, Tick};
+use crate::cluster::{Lsn, SegmentSize};
 use crate::contract::disk::DiskSection;
 use crate::sys::files;
 use crate::sys::volume::{self, Volume};
@@ -50,11 +51,12 @@ impl Volumes {
         self.slot_wal_cap
     }
 
-    /// Looks. `kept` is the slot that keeps the most WAL, where a server runs.
+    /// Looks. `server` is, where one runs, the slot that keeps the most WAL.
     pub fn look(
         &mut self,
         data_dir: &Path,
         section: DiskSection,
+        segment: SegmentSize,
         server: Option<Option<(String, u64)>>,
         now: Tick,
     ) {
@@ -69,7 +71,11 @@ impl Volumes {
             self.slot_wal_cap = Some(capped(self.slot_wal_cap, volume.size, apart));
         }
         let read = |gauge: &mut Gauge, volume: Volume, holds_wal: bool| -> Reading {
-            let limits = Limits { warn: section.warn.of(volume.size), brake: section.brake.of(volume.size) };
+            let limits = Limits {
+                warn: section.warn.of(volume.size),
+                brake: section.brake.of(volume.size),
+                least: disk::least(segment, holds_wal),
+            };
             let spare = || if holds_wal { spare_segments(&wal_dir) } else { 0 };
             gauge.read(now, (volume.size, volume.free), limits, spare)
         };
@@ -79,7 +85,7 @@ impl Volumes {
         let taker = match wal.as_ref().or(data.as_ref()) {
             Some(reading) if scarce => {
                 let used = reading.size.saturating_sub(reading.free);
-                Taker::of(server.flatten(), waiting_files(&wal_dir), used)
+                Taker::of(server.flatten(), waiting_files(&wal_dir), segment, used)
             }
             Some(_) | None => Taker::Load,
         };
@@ -148,19 +154,11 @@ fn spare_segments(wal_dir: &Path) -> u64 {
 fn spare_bytes(wal_dir: &Path, name: &str) -> Option<u64> {
     let path = wal_dir.join(name);
     let size = files::stat_followed(&path).ok()??.size;
-    let start = segment_start(name, size)?;
+    let (_, Lsn(start)) = SegmentSize::new(size)?.parse(name)?;
     // Magic, flags and timeline take eight bytes; the address of the page comes after them.
     let page = files::read_start(&path, 16).ok()?;
     let address = u64::from_ne_bytes(page.get(8..16)?.try_into().ok()?);
     (address != start).then_some(size)
-}
-
-/// Returns where the segment of this name begins in the WAL: behind the timeline, the position in units of 4 GB and of
-/// segments.
-fn segment_start(name: &str, size: u64) -> Option<u64> {
-    let high = u64::from_str_radix(name.get(8..16)?, 16).ok()?;
-    let low = u64::from_str_radix(name.get(16..24)?, 16).ok()?;
-    (high << 32).checked_add(low.checked_mul(size)?)
 }
 
 #[cfg(test)]
@@ -208,7 +206,7 @@ mod tests {
         let always = DiskSection { warn: Share::Bytes(u64::MAX), brake: Share::Off };
         let never = DiskSection { warn: Share::Off, brake: Share::Off };
         let mut look = |section, second: u64| {
-            volumes.look(temp.path(), section, None, Tick(second * 1_000));
+            volumes.look(temp.path(), section, SegmentSize::default(), None, Tick(second * 1_000));
             volumes.news()
         };
 

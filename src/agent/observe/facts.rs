@@ -7,7 +7,7 @@ use crate::agent::instance::{Instance, read_sync_names};
 use crate::agent::observe::dcs::DcsRead;
 use crate::agent::shown::PostgresExtras;
 use crate::agent::view::{CommitLevel, PrimaryFacts, ReplicaFacts, Running, Slot, Standby, Upstream};
-use crate::cluster::{MemberName, Timeline};
+use crate::cluster::{Lsn, MemberName, SegmentSize, Timeline};
 use crate::postgres::query::Monitored;
 use crate::postgres::standby::parse_conninfo;
 use crate::postgres::{history, slots};
@@ -61,9 +61,6 @@ pub(super) fn running(
     })
 }
 
-/// Bytes of a WAL segment, unless initdb was told otherwise; then the file's name is not found and nothing is learnt.
-const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
-
 /// Returns the timeline that a replica is on.
 ///
 /// Only a WAL receiver that lives says it; without one pg_control lags behind until the next restartpoint. What the
@@ -72,16 +69,18 @@ pub(super) fn replica_timeline(data_dir: &Path, seen: &Monitored) -> Timeline {
     if seen.receiver.as_ref().is_some_and(|receiver| receiver.status == "streaming") {
         return seen.timeline;
     }
-    let end = seen.received.max(seen.replayed).unwrap_or_default().0.saturating_sub(1) / SEGMENT_BYTES;
-    let suffix = format!("{:08X}{:08X}", end >> 8, end & 0xFF);
-    let names = crate::sys::files::list(&data_dir.join("pg_wal")).unwrap_or_default();
-    names
-        .iter()
-        .filter_map(|name| name.to_str()?.strip_suffix(&suffix))
-        .filter(|timeline| timeline.len() == 8)
-        .filter_map(|timeline| u32::from_str_radix(timeline, 16).ok())
-        .map(Timeline)
-        .fold(seen.timeline, Timeline::max)
+    let end = seen.received.max(seen.replayed).unwrap_or_default();
+    let found = newest_of(&data_dir.join("pg_wal"), seen.segment, end);
+    found.map_or(seen.timeline, |found| found.max(seen.timeline))
+}
+
+/// Returns the highest timeline that has a segment with the WAL before `end`.
+fn newest_of(wal_dir: &Path, segment: SegmentSize, end: Lsn) -> Option<Timeline> {
+    let last = end.0.saturating_sub(1);
+    let holds = |start: Lsn| start.0 <= last && last - start.0 < segment.bytes();
+    let names = crate::sys::files::list(wal_dir).unwrap_or_default();
+    let segments = names.iter().filter_map(|name| segment.parse(name.to_str()?));
+    segments.filter(|(_, start)| holds(*start)).map(|(timeline, _)| timeline).max()
 }
 
 /// Tells whom a replica follows. A connection that leads to no member in its present place is `Other`.
@@ -181,6 +180,27 @@ fn python_time(seconds: f64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_timeline_is_that_of_the_segment_with_the_last_wal_whatever_its_size() {
+        let end = Lsn(0x0300_0100);
+        for megabytes in [1, 16, 64] {
+            let segment = SegmentSize::new(megabytes << 20).unwrap();
+            let temp = tempfile::tempdir().unwrap();
+            let found = |timeline, lsn| {
+                std::fs::File::create(temp.path().join(segment.name(Timeline(timeline), lsn))).unwrap();
+                newest_of(temp.path(), segment, end)
+            };
+
+            assert_eq!(found(1, end), Some(Timeline(1)));
+            assert_eq!(
+                found(3, Lsn(end.0 + segment.bytes())),
+                Some(Timeline(1)),
+                "{megabytes}: not there yet"
+            );
+            assert_eq!(found(2, end), Some(Timeline(2)), "{megabytes}");
+        }
+    }
 
     #[test]
     fn times_are_written_as_python_prints_them() {

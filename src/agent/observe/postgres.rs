@@ -18,7 +18,7 @@ use crate::agent::view::{
     StopMode, Tick,
 };
 use crate::cluster::control_file::ControlState as OnDisk;
-use crate::cluster::{PgVersion, Timeline};
+use crate::cluster::{PgVersion, SegmentSize, Timeline};
 use crate::guard::protocol::{self, Status};
 use crate::postgres::query::{Monitored, QueryError, Session, connect};
 use crate::postgres::{controldata, has_data, history, is_vacant, rewind, slots, standby};
@@ -140,6 +140,11 @@ impl Observer {
     /// Returns the open connection, for what acts on the server.
     pub fn session(&self) -> Option<Arc<Session>> {
         self.session.clone().filter(|session| session.is_open())
+    }
+
+    /// Returns how long WAL segments are: as pg_control said it, as usual where there is no data.
+    pub fn segment_size(&self) -> SegmentSize {
+        self.report.as_ref().map(|(_, report)| report.segment_size()).unwrap_or_default()
     }
 
     /// The configuration has changed: what was judged by it is judged anew.
