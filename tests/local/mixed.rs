@@ -205,7 +205,7 @@ fn the_migration_playbook_asks_members_of_both_kinds_over_tls_with_a_certificate
     let mut inventory = "[postgres]\n".to_owned();
     for (number, name) in NAMES.iter().enumerate() {
         inventory += &format!(
-            "{name} ansible_connection=local ansible_host=127.0.0.1 patroni_url=https://127.0.0.1:{} patroni_restapi_password=admin-{number}\n",
+            "{name} ansible_connection=local patroni_url=https://127.0.0.1:{} patroni_restapi_password=admin-{number}\n",
             agents.rest_port(name)
         );
     }
