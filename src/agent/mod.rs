@@ -11,6 +11,7 @@ pub mod decide;
 
 pub mod disk;
 
+pub mod birth;
 mod examine;
 mod handover;
 pub mod instance;
@@ -46,7 +47,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::agent::act::callbacks::Callbacks;
 use crate::agent::act::dcs::{DcsActor, Ground, Particulars};
-use crate::agent::act::job::{JobError, Jobs, end_bootstrap, set_data_aside};
+use crate::agent::act::job::{JobError, Jobs, set_data_aside};
 use crate::agent::act::postgres::{ServerActor, Site};
 use crate::agent::api::Door;
 use crate::agent::api::access::Access;
@@ -312,7 +313,7 @@ impl Agent {
             Action::LeaveTimeline { timeline } => {
                 on_data(history::forget(self.instance.data_dir(), *timeline).map_err(JobError::from))
             }
-            Action::EndBootstrap => on_data(end_bootstrap(self.instance.data_dir())),
+            Action::EndBootstrap => on_data(birth::end(self.instance.data_dir()).map_err(JobError::from)),
             Action::Callback { event, role } => {
                 self.callbacks.run(&self.config, *event, *role);
                 Verdict::Done

@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::agent::act::job::{COPY_LIMIT, JobError, Work, ended_well};
 use crate::agent::act::postgres::write_passfile;
-use crate::agent::act::restored;
 use crate::agent::act::room;
+use crate::agent::birth::{self, Birth};
 use crate::agent::look::DYNAMIC_COPY;
-use crate::agent::observe::postgres::bootstrap_mark;
 use crate::cluster::MemberName;
 use crate::contract::methods::{BASEBACKUP, Method};
 use crate::postgres::basebackup::{self, Sizes, Source};
@@ -117,7 +116,7 @@ impl Work {
             standby::unsignal(data_dir)?;
             conf::clean_auto(data_dir)?;
         }
-        restored::mark(data_dir)?;
+        birth::begin(data_dir, Birth::Restored)?;
         Ok(())
     }
 
@@ -143,7 +142,7 @@ impl Work {
     /// Makes a replica of a copy: whatever it was taken from, it starts in recovery.
     fn settle_copy(&self) -> Result<(), JobError> {
         let data_dir = self.instance.data_dir();
-        files::remove(&bootstrap_mark(data_dir))?;
+        birth::end(data_dir)?;
         files::remove(&data_dir.join(PROMOTE_FILE))?;
         files::remove(&data_dir.join(DYNAMIC_COPY))?;
         conf::clean_auto(data_dir)?;

@@ -9,10 +9,10 @@ use tokio::sync::Notify;
 use crate::agent::act::postgres::{launch, write_passfile};
 use crate::agent::act::remote;
 use crate::agent::act::restored;
+use crate::agent::birth::{self, Birth};
 use crate::agent::instance::Instance;
 use crate::agent::look::DYNAMIC_COPY;
 use crate::agent::observe::dcs::DcsRead;
-use crate::agent::observe::postgres::{bootstrap_mark, is_restored};
 use crate::agent::view::{Job, JobFailure, JobReport, JobState, Origin};
 use crate::cluster::{MemberName, Timeline};
 use crate::contract::config::Credentials;
@@ -27,7 +27,7 @@ use crate::postgres::users::{Purpose, Role, ensure, missing_rewind_grants};
 use crate::postgres::{ProgramError, conf, controldata, rewind};
 use crate::sys::children;
 use crate::sys::clock;
-use crate::sys::files::{self, Attributes, FileError};
+use crate::sys::files::{self, FileError};
 use crate::sys::process::{Leash, Output, ProcessError, Program};
 
 /// The programs that jobs run.
@@ -236,7 +236,7 @@ impl Work {
             password: config.postgresql.superuser.password.clone(),
         };
         run_initdb(&self.instance.installation, self.instance.data_dir(), &what)?;
-        mark_bootstrap(self.instance.data_dir())?;
+        birth::begin(self.instance.data_dir(), Birth::Plain)?;
         Ok(())
     }
 
@@ -319,7 +319,7 @@ impl Work {
             rewind::finish(instance.data_dir(), timeline)?;
         }
         done?;
-        files::remove(&bootstrap_mark(instance.data_dir()))?;
+        birth::end(instance.data_dir())?;
         if *origin == Origin::Remote {
             // What came along is the other cluster's.
             files::remove(&instance.data_dir().join(DYNAMIC_COPY))?;
@@ -371,9 +371,9 @@ impl Work {
         if let Some(command) = &self.instance.config.bootstrap.post_init {
             self.post_init(command).await?;
         }
-        if is_restored(self.instance.data_dir()) {
+        if birth::read(self.instance.data_dir()) == Some(Birth::Restored) {
             restored::settle(&self.instance)?;
-            mark_bootstrap(self.instance.data_dir())?;
+            birth::begin(self.instance.data_dir(), Birth::Plain)?;
             session.reload().await?;
         }
         Ok(())
@@ -427,21 +427,6 @@ pub(super) fn ended_well(command: String, output: &Output) -> Result<(), JobErro
         return Ok(());
     }
     Err(JobError::Command { command, exit: output.exit.to_string(), last_words: output.last_words(5) })
-}
-
-/// Marks data as that of a cluster in the making.
-fn mark_bootstrap(data_dir: &Path) -> Result<(), FileError> {
-    let owner_only = Attributes { mode: Some(0o600), uid: None, gid: None };
-    files::replace(&bootstrap_mark(data_dir), b"", owner_only)
-}
-
-/// Takes that mark away: the data is the cluster's.
-///
-/// # Errors
-/// The data directory may not be written.
-pub fn end_bootstrap(data_dir: &Path) -> Result<(), JobError> {
-    files::remove(&bootstrap_mark(data_dir))?;
-    Ok(())
 }
 
 /// Moves the data directory of a failed bootstrap aside, to a name ending in `.failed`; an older one there is replaced.

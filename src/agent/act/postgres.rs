@@ -7,13 +7,14 @@ use crate::agent::act::preflight::Preflights;
 use crate::agent::act::remote;
 use crate::agent::act::restored;
 use crate::agent::act::slots;
+use crate::agent::birth::{self, Birth};
 use crate::agent::decide::Action;
 use crate::agent::instance::{Instance, sync_names_text};
 use crate::agent::lease::gate::Gate;
 use crate::agent::lease::keeper::Keeper;
 use crate::agent::observe::configuration::{self, Kept};
 use crate::agent::observe::dcs::DcsRead;
-use crate::agent::observe::postgres::{Observer, is_restored};
+use crate::agent::observe::postgres::Observer;
 use crate::agent::view::{Fence, Started, StopMode, Upstream, Verdict};
 use crate::cluster::SyncNames;
 use crate::contract::methods::split_words;
@@ -177,7 +178,7 @@ impl ServerActor {
             return Err(ServerError::Fenced);
         }
         let (mut line, _) = split(&site.instance.parameters());
-        if is_restored(site.instance.data_dir()) {
+        if birth::read(site.instance.data_dir()) == Some(Birth::Restored) {
             restored::prepare(site.instance)?;
             let report = controldata::report(&site.instance.installation, site.instance.data_dir())?;
             raise_to_primary(&mut line, &report);

@@ -1,14 +1,11 @@
 //! The first start of a cluster that the user's program restored: whose passwords nobody knows, and whose recovery ends
 //! by itself.
 
-use std::path::Path;
-
 use crate::agent::instance::Instance;
 use crate::agent::observe::configuration::{self, Kept};
-use crate::agent::observe::postgres::{RESTORED, bootstrap_mark};
 use crate::postgres::conf::{self, Parameters};
 use crate::postgres::{hba, standby};
-use crate::sys::files::{self, Attributes, FileError};
+use crate::sys::files::FileError;
 
 /// Who may connect until the passwords are ours: this host alone.
 const THIS_HOST: [&str; 4] = [
@@ -17,15 +14,6 @@ const THIS_HOST: [&str; 4] = [
     "local replication all trust",
     "host replication all samehost trust",
 ];
-
-/// Marks the data as that of a cluster in the making, restored by the user's program.
-///
-/// # Errors
-/// The data directory may not be written.
-pub fn mark(data_dir: &Path) -> Result<(), FileError> {
-    let owner_only = Attributes { mode: Some(0o600), uid: None, gid: None };
-    files::replace(&bootstrap_mark(data_dir), RESTORED, owner_only)
-}
 
 /// Prepares the first start: this host may connect without a password, and recovery goes where the method says.
 ///

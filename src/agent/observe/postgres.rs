@@ -1,12 +1,13 @@
 //! What the server of this member is and does: pg_control, the guard's word on the postmaster, one query.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, watch};
 
+use crate::agent::birth::{self, Birth};
 use crate::agent::instance::Instance;
 use crate::agent::observe::configuration;
 use crate::agent::observe::dcs::DcsRead;
@@ -22,16 +23,13 @@ use crate::cluster::{PgVersion, SegmentSize, Timeline};
 use crate::guard::protocol::{self, Status};
 use crate::postgres::query::{Monitored, QueryError, Session, connect};
 use crate::postgres::{controldata, has_data, history, is_vacant, rewind, slots, standby};
-use crate::sys::{children, clock, files};
+use crate::sys::{children, clock};
 
 /// How often it is looked what a server does that does not answer yet.
 const STARTING_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// How long the state of a logical slot may wait to be put in place.
 const STAGED_FOR: std::time::Duration = std::time::Duration::from_secs(60);
-
-/// The mark in a data directory whose cluster has not got its roles yet.
-const BOOTSTRAP_MARK: &str = "keddah.bootstrap";
 
 /// One look at the server.
 #[derive(Debug, Clone)]
@@ -312,7 +310,7 @@ impl Observer {
         let minimum_recovery = report.and_then(controldata::Report::minimum_recovery_end);
         let reached = minimum_recovery.map_or(control.timeline, |(_, on)| on.max(control.timeline));
         let newest = if stopped { history::newest(data_dir) } else { None };
-        let mark = files::read_if_there(&bootstrap_mark(data_dir));
+        let birth = birth::read(data_dir);
         Data::Present(Control {
             system_id: control.system_id,
             state: state(control.state),
@@ -324,8 +322,8 @@ impl Observer {
             rewindable: report.is_some_and(controldata::Report::allows_rewind),
             // The pg_control of a fresh copy is that of the running primary it was taken from: the label tells.
             recovery_signal: standby::is_signalled(data_dir) || data_dir.join(BACKUP_LABEL).exists(),
-            bootstrap_unfinished: !matches!(mark, Ok(None)),
-            restored: mark.is_ok_and(|mark| mark.as_deref() == Some(RESTORED)),
+            bootstrap_unfinished: birth.is_some(),
+            restored: birth == Some(Birth::Restored),
             half_rewound: self.half_rewound(data_dir),
         })
     }
@@ -391,33 +389,9 @@ async fn monitor(
     Ok((monitored, found, settings))
 }
 
-/// What the mark holds where the user's program made the cluster.
-pub const RESTORED: &[u8] = b"restored\n";
-
-/// Tells whether the data is that of a cluster in the making which the user's program restored.
-pub fn is_restored(data_dir: &Path) -> bool {
-    files::read_if_there(&bootstrap_mark(data_dir)).ok().flatten().as_deref() == Some(RESTORED)
-}
-
-/// Returns the path of the mark of a cluster without its roles.
-pub fn bootstrap_mark(data_dir: &Path) -> PathBuf {
-    data_dir.join(BOOTSTRAP_MARK)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_mark_of_initdb_is_not_that_of_a_restored_cluster() {
-        let temp = tempfile::tempdir().unwrap();
-        std::fs::File::create(bootstrap_mark(temp.path())).unwrap();
-        assert!(!is_restored(temp.path()));
-
-        let plain = files::Attributes::default();
-        files::replace(&bootstrap_mark(temp.path()), RESTORED, plain).unwrap();
-        assert!(is_restored(temp.path()));
-    }
 
     #[test]
     fn an_interrupted_copy_is_told_from_foreign_files() {
