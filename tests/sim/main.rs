@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod act;
+mod agent;
 mod always;
 mod chance;
 mod etcd;
@@ -17,6 +18,7 @@ mod postgres;
 mod rng;
 mod server;
 mod stream;
+mod talk;
 mod view;
 mod world;
 
