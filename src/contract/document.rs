@@ -94,6 +94,22 @@ pub fn boolean(value: &Value) -> Option<bool> {
     }
 }
 
+/// Writes JSON as Python's `json.dumps` does, with blanks after commas and colons.
+pub fn python_json(value: &Value) -> String {
+    match value {
+        Value::Array(items) => {
+            format!("[{}]", items.iter().map(python_json).collect::<Vec<_>>().join(", "))
+        }
+        Value::Object(map) => {
+            let pair = |(key, value): (&String, &Value)| {
+                format!("{}: {}", Value::from(key.as_str()), python_json(value))
+            };
+            format!("{{{}}}", map.iter().map(pair).collect::<Vec<_>>().join(", "))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string(),
+    }
+}
+
 /// Names the kind of a JSON value, with its article.
 pub fn kind(value: &Value) -> &'static str {
     match value {
@@ -103,5 +119,18 @@ pub fn kind(value: &Value) -> &'static str {
         Value::String(_) => "a text",
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_has_the_blanks_of_python() {
+        assert_eq!(
+            python_json(&serde_json::json!([{"a": 1, "b": ["x", null]}])),
+            r#"[{"a": 1, "b": ["x", null]}]"#
+        );
     }
 }

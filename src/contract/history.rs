@@ -42,6 +42,11 @@ fn line(value: &Value) -> Option<HistoryLine> {
 
 /// Writes the lines as Patroni does.
 pub fn to_text(lines: &[HistoryLine]) -> String {
+    to_json(lines).to_string()
+}
+
+/// Returns the lines as Patroni shows them.
+pub fn to_json(lines: &[HistoryLine]) -> Value {
     let lines = lines.iter().map(|HistoryLine { entry, time, leader }| {
         let mut fields = vec![
             Value::from(entry.timeline.0),
@@ -52,7 +57,7 @@ pub fn to_text(lines: &[HistoryLine]) -> String {
         fields.extend(time.as_ref().and(leader.as_deref()).map(Value::from));
         Value::Array(fields)
     });
-    Value::Array(lines.collect()).to_string()
+    Value::Array(lines.collect())
 }
 
 /// Returns what decisions need of it.

@@ -2,9 +2,10 @@
 
 use serde_json::{Map, Value};
 
+use crate::contract::document::python_json;
 use crate::contract::member::MemberDocument;
 use crate::contract::rest::ClusterView;
-use crate::ctl::table::{Column, Format, cell, objects, pretty, python_json, tsv, yaml};
+use crate::ctl::table::{Column, Format, cell, objects, pretty, tsv, yaml};
 
 const MB: f64 = 1024.0 * 1024.0;
 

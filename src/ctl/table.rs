@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::contract::document::python_json;
+
 /// How rows are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
@@ -76,22 +78,6 @@ pub fn pretty(header: &str, columns: &[Column<'_>], rows: &[Vec<String>]) -> Str
     out.join("\n")
 }
 
-/// Writes JSON as Python's `json.dumps` does, with blanks after commas and colons.
-pub fn python_json(value: &Value) -> String {
-    match value {
-        Value::Array(items) => {
-            format!("[{}]", items.iter().map(python_json).collect::<Vec<_>>().join(", "))
-        }
-        Value::Object(map) => {
-            let pair = |(key, value): (&String, &Value)| {
-                format!("{}: {}", Value::from(key.as_str()), python_json(value))
-            };
-            format!("{{{}}}", map.iter().map(pair).collect::<Vec<_>>().join(", "))
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string(),
-    }
-}
-
 /// Writes YAML with sorted keys, as `yaml.safe_dump` does.
 pub fn yaml(value: &Value) -> String {
     serde_yaml::to_string(&sorted(value)).unwrap_or_default()
@@ -160,7 +146,6 @@ pub fn answer(titles: &[&str], rows: &[Vec<Option<String>>], format: Format, del
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn the_title_is_written_into_the_first_line() {
@@ -183,10 +168,5 @@ mod tests {
         assert_eq!(shown(Format::Pretty), "+---+---+\n| a | b |\n+---+---+\n| 7 |   |\n+---+---+");
         assert_eq!(shown(Format::Json), r#"[{"a": "7", "b": null}]"#);
         assert_eq!(answer(&[], &[], Format::Tsv, "|"), "");
-    }
-
-    #[test]
-    fn json_has_the_blanks_of_python() {
-        assert_eq!(python_json(&json!([{"a": 1, "b": ["x", null]}])), r#"[{"a": 1, "b": ["x", null]}]"#);
     }
 }

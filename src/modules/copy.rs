@@ -24,6 +24,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::contract::document::python_json;
 use crate::modules::attributes::{AttributeChange, ModeSpec, Owned, PathFacts, Wanted};
 use crate::modules::text_file::{Desired, TextFile, WriteChange, Writing};
 use crate::modules::{Diff, Fault, Host, HostMut, Kind, Module, Seen, Thing};
@@ -157,22 +158,6 @@ impl Params {
             Some(serde_json::Value::Number(number)) => Some(number.to_string()),
             Some(document) => Some(python_json(document)),
         }
-    }
-}
-
-/// Writes JSON with Python's blanks: `{"b": 1, "a": ["x"]}`.
-fn python_json(document: &serde_json::Value) -> String {
-    match document {
-        serde_json::Value::Array(items) => {
-            format!("[{}]", items.iter().map(python_json).collect::<Vec<_>>().join(", "))
-        }
-        serde_json::Value::Object(entries) => {
-            let entries = entries
-                .iter()
-                .map(|(k, v)| format!("{}: {}", serde_json::Value::String(k.clone()), python_json(v)));
-            format!("{{{}}}", entries.collect::<Vec<_>>().join(", "))
-        }
-        scalar => scalar.to_string(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Commands on a live cluster print what Patroni's own tool prints for it.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
 use crate::agents::{Agents, SLOW, within};
@@ -10,7 +11,41 @@ use crate::patronictl;
 fn lists_are_those_of_patronictl() {
     let agents = Agents::start("");
     lists_agree(&agents);
+    monitoring_reads_what_it_knows(&agents);
     a_person_edits_the_configuration(&agents);
+}
+
+/// Asks as Prometheus and people's scripts do, which know Patroni's words.
+fn monitoring_reads_what_it_knows(agents: &Agents) {
+    let raw = |name: &str, path: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", agents.rest_port(name))).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    assert!(raw("a", "/patroni").contains(r#""role": "primary""#), "{}", raw("a", "/patroni"));
+    let sender = agents.get("a", "/patroni")["replication"][0].clone();
+    assert_eq!((&sender["usename"], &sender["client_addr"]), (&"replicator".into(), &"127.0.0.1".into()));
+    assert_eq!(sender["sync_priority"], 0);
+
+    assert!(agents.sql("a", "CREATE TABLE seen (id int)").is_some());
+    let replayed = "SELECT EXTRACT(epoch FROM pg_last_xact_replay_timestamp())";
+    within(SLOW, "the last commit that was replayed is known to its time", || {
+        let answer = raw("b", "/metrics");
+        assert!(answer.to_lowercase().contains("content-type: text/plain\r\n"), "{answer}");
+        let row = answer.lines().find(|line| line.starts_with("patroni_xlog_replayed_timestamp{"));
+        row.and_then(|row| row.rsplit_once(' ')).map(|(_, time)| time.to_owned()) == agents.sql("b", replayed)
+    });
+
+    // A server that has been started again receives its segment anew: it has not lost what it replayed before.
+    agents.patronictl("a", &["restart", "demo", "b", "--force"]);
+    within(SLOW, "nothing lags after a restart", || {
+        let cluster = agents.get("a", "/cluster");
+        let member =
+            cluster["members"].as_array().unwrap().iter().find(|member| member["name"] == "b").unwrap();
+        member["state"] == "streaming" && member["receive_lsn"] == member["replay_lsn"]
+    });
 }
 
 /// Edits as a person does, with a program in the place of the editor and answers in the place of the keyboard.

@@ -136,6 +136,7 @@ impl World {
                 received: Some(disk.end()),
                 replayed: position(disk.replayed),
                 streaming: h.postgres.streaming,
+                has_archive: true,
                 upstream: h.postgres.upstream.clone(),
                 sync_names: disk.sync_names.clone(),
                 slots,

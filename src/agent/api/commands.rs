@@ -10,7 +10,7 @@ use crate::agent::schedule::Scheduled;
 use crate::agent::shown::Shown;
 use crate::agent::view::Started;
 use crate::cluster::{FailoverRequest, UnixMs};
-use crate::contract::document::{Document, boolean};
+use crate::contract::document::{Document, boolean, python_json};
 use crate::contract::dynamic;
 use crate::contract::failover::{self, SPENT};
 use crate::contract::keys::Keys;
@@ -52,17 +52,18 @@ pub enum Ask {
 pub struct Answer {
     pub status: u16,
     pub body: String,
-    pub json: bool,
+    pub media: &'static str,
     pub headers: Vec<(&'static str, String)>,
 }
 
 impl Answer {
     pub fn text(status: u16, body: impl Into<String>) -> Answer {
-        Answer { status, body: body.into(), json: false, headers: Vec::new() }
+        Answer { status, body: body.into(), media: "text/html", headers: Vec::new() }
     }
 
-    pub fn json(status: u16, body: Value) -> Answer {
-        Answer { status, body: body.to_string(), json: true, headers: Vec::new() }
+    /// Blanks are where Patroni has them: scripts search for `"role": "primary"`.
+    pub fn json(status: u16, body: &Value) -> Answer {
+        Answer { media: "application/json", ..Answer::text(status, python_json(body)) }
     }
 }
 
@@ -221,7 +222,7 @@ impl Commands {
     /// `GET /config`.
     pub async fn config(&self) -> Answer {
         match self.read().await {
-            Ok(DcsRead { config: Some(config), .. }) => Answer::json(200, Value::Object(config)),
+            Ok(DcsRead { config: Some(config), .. }) => Answer::json(200, &Value::Object(config)),
             Ok(_) => Answer::text(502, "there is no dynamic configuration in etcd"),
             Err(error) => unavailable(&error),
         }
@@ -250,7 +251,7 @@ impl Commands {
             }
         }
         self.look().await;
-        Answer::json(200, Value::Object(config))
+        Answer::json(200, &Value::Object(config))
     }
 
     /// `PUT /config`.
@@ -259,7 +260,7 @@ impl Commands {
         match self.client.put(&self.keys.config(), &text, None).await {
             Ok(_) => {
                 self.look().await;
-                Answer::json(200, Value::Object(config.clone()))
+                Answer::json(200, &Value::Object(config.clone()))
             }
             Err(error) => Answer::text(502, crate::sys::chain(&error)),
         }

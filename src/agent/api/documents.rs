@@ -68,8 +68,7 @@ fn is_failsafe_active(shown: &Shown) -> bool {
 
 fn replication_state(shown: &Shown) -> Option<ReplicationState> {
     match shown.running()? {
-        Running::Replica(facts) if facts.streaming => Some(ReplicationState::Streaming),
-        Running::Replica(_) => Some(ReplicationState::InArchiveRecovery),
+        Running::Replica(facts) => facts.replication(),
         Running::Primary(_) => None,
     }
 }
@@ -105,7 +104,7 @@ pub fn patroni(shown: &Shown) -> Map<String, Value> {
             set(
                 "xlog",
                 json!({
-                    "received_location": facts.received.unwrap_or(facts.replayed).0,
+                    "received_location": facts.lsn().0,
                     "replayed_location": facts.replayed.0,
                     "replayed_timestamp": shown.extras.replayed_timestamp,
                     "paused": shown.extras.replay_paused,
@@ -249,7 +248,7 @@ pub fn metrics(scope: &str, shown: &Shown, moment: Moment) -> String {
             "patroni_xlog_received_location",
             "Current location of the received Postgres transaction log, 0 if this node is not a replica.",
             "counter",
-            replica.map_or(0, |facts| facts.received.unwrap_or(facts.replayed).0).to_string(),
+            replica.map_or(0, |facts| facts.lsn().0).to_string(),
         ),
         (
             "patroni_xlog_replayed_location",

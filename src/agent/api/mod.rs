@@ -38,7 +38,7 @@ pub use server::{Door, serve};
 /// Longest request body; the dynamic configuration is some kilobytes.
 const BODY_MAX_BYTES: usize = 1024 * 1024;
 
-/// How long `/patroni` waits for a fresh position before it answers from memory.
+/// How long `/patroni` and `/metrics` wait for a fresh position before they answer from memory.
 const FRESH: Duration = Duration::from_millis(80);
 
 /// What handlers share.
@@ -53,8 +53,7 @@ pub struct Api {
 }
 
 fn respond(answer: &Answer, extra: &[(HeaderName, HeaderValue)]) -> Response<Full<Bytes>> {
-    let kind = if answer.json { "application/json" } else { "text/html" };
-    let mut builder = Response::builder().status(answer.status).header(header::CONTENT_TYPE, kind);
+    let mut builder = Response::builder().status(answer.status).header(header::CONTENT_TYPE, answer.media);
     if answer.status == 401 {
         builder = builder.header(header::WWW_AUTHENTICATE, "Basic realm=\"keddah\"");
     }
@@ -123,34 +122,40 @@ impl Api {
         }
     }
 
+    /// Returns the last look with positions of this moment, where the server tells them in time.
+    async fn fresh(&self, shown: Arc<Shown>) -> Arc<Shown> {
+        match tokio::time::timeout(FRESH, self.probe.refresh(&shown)).await {
+            Ok(Some(fresh)) => Arc::new(fresh),
+            Ok(None) | Err(_) => shown,
+        }
+    }
+
     async fn get(&self, path: &str, query: &BTreeMap<String, String>, whole: bool) -> Answer {
         let Some(shown) = self.window.look() else {
             return Answer::text(503, "the agent is starting");
         };
         match path {
             "/patroni" => {
-                let fresh = tokio::time::timeout(FRESH, self.probe.refresh(&shown)).await;
-                let shown = match fresh {
-                    Ok(Some(fresh)) => Arc::new(fresh),
-                    Ok(None) | Err(_) => shown,
-                };
-                Answer::json(200, documents::signed(documents::patroni(&shown), &self.scope, &shown).into())
+                let shown = self.fresh(shown).await;
+                Answer::json(200, &documents::signed(documents::patroni(&shown), &self.scope, &shown).into())
             }
             "/cluster" => self.cluster().await,
             "/history" => match self.commands.read().await {
-                Ok(read) => {
-                    let body = crate::contract::history::to_text(&read.history);
-                    Answer { json: true, ..Answer::text(200, body) }
-                }
+                Ok(read) => Answer::json(200, &crate::contract::history::to_json(&read.history)),
                 Err(error) => Answer::text(503, crate::sys::chain(&error)),
             },
             "/config" => self.commands.config().await,
-            "/metrics" => Answer::text(200, documents::metrics(&self.scope, &shown, self.moment(&shown))),
+            "/metrics" => {
+                let shown = self.fresh(shown).await;
+                let body = documents::metrics(&self.scope, &shown, self.moment(&shown));
+                // Prometheus refuses a scrape that calls itself anything else.
+                Answer { media: "text/plain", ..Answer::text(200, body) }
+            }
             "/failsafe" if shown.view.settings.failsafe_mode => {
-                Answer::json(200, Value::Object(shown.read.failsafe.clone()))
+                Answer::json(200, &Value::Object(shown.read.failsafe.clone()))
             }
             "/failsafe" => Answer::text(502, "failsafe mode is off"),
-            "/upgrade" => Answer::json(200, upgrade::shown(&shown, self.window.gate.last().as_ref())),
+            "/upgrade" => Answer::json(200, &upgrade::shown(&shown, self.window.gate.last().as_ref())),
             path => {
                 let moment = self.moment(&shown);
                 let status = health::status(path, query, &documents::health(&shown, moment));
@@ -159,7 +164,7 @@ impl Api {
                 }
                 Answer::json(
                     status,
-                    documents::signed(documents::patroni(&shown), &self.scope, &shown).into(),
+                    &documents::signed(documents::patroni(&shown), &self.scope, &shown).into(),
                 )
             }
         }
@@ -170,7 +175,7 @@ impl Api {
             Ok(read) => {
                 let mut document = read.shown.to_json();
                 document.insert("scope".to_owned(), self.scope.as_str().into());
-                Answer::json(200, Value::Object(document))
+                Answer::json(200, &Value::Object(document))
             }
             Err(error) => Answer::text(503, crate::sys::chain(&error)),
         }

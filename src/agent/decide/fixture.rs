@@ -118,6 +118,7 @@ pub(super) fn healthy(me: &str) -> Fixture {
             received: Some(END),
             replayed: END,
             streaming: true,
+            has_archive: true,
             upstream: Upstream::Member { name: name("a"), slot: Some(me.slot_name()) },
             sync_names: SyncNames::Off,
             slots: members

@@ -3,7 +3,7 @@
 use crate::agent::view::{
     Deed, Guard, Job, JobState, Lease, LeaseId, MemberFacts, Process, Running, Started, Verdict,
 };
-use crate::cluster::{ReplicationState, Role, State};
+use crate::cluster::{Role, State};
 
 use super::Action;
 use super::action::{CallbackEvent, CallbackRole};
@@ -95,13 +95,11 @@ fn facts(s: &Situation<'_>, draft: &Draft<'_>) -> MemberFacts {
         }
         Some(Running::Replica(replica)) => {
             facts.lsn = Some(replica.lsn());
-            facts.received = replica.received;
+            // After a restart what was replayed may be further than what this server has received and flushed by itself.
+            facts.received = replica.received.map(|_| replica.lsn());
             facts.replayed = Some(replica.replayed);
             facts.timeline = Some(replica.timeline);
-            facts.replication = Some(match replica.streaming {
-                true => ReplicationState::Streaming,
-                false => ReplicationState::InArchiveRecovery,
-            });
+            facts.replication = replica.replication();
         }
         None => {}
     }
@@ -219,6 +217,7 @@ mod tests {
     use super::super::{Memory, decide};
     use super::*;
     use crate::agent::view::{LeaderKey, RequestId, RestartRequest, Revision};
+    use crate::cluster::{Lsn, ReplicationState};
 
     /// Returns what callbacks are told in these looks, one after the other.
     fn told(looks: &[Fixture]) -> Vec<(CallbackEvent, CallbackRole)> {
@@ -251,6 +250,28 @@ mod tests {
                 (CallbackEvent::Start, CallbackRole::Replica),
             ]
         );
+    }
+
+    /// Returns what a replica's document says of where its WAL comes from and how far it has come.
+    fn shown(change: impl FnOnce(&mut Fixture)) -> MemberFacts {
+        let actions = decide(&healthy("b").with(change).view(), &Memory::default()).actions;
+        let published = actions.into_iter().find_map(|action| match action {
+            Action::PublishMember { facts, .. } => Some(facts),
+            _ => None,
+        });
+        published.expect("it is written")
+    }
+
+    #[test]
+    fn a_replica_says_where_its_wal_comes_from_and_how_far_it_is() {
+        let silent = |has_archive| {
+            shown(|f| (f.replica().streaming, f.replica().has_archive) = (false, has_archive)).replication
+        };
+        assert_eq!(silent(true), Some(ReplicationState::InArchiveRecovery));
+        assert_eq!(silent(false), None);
+
+        let again = shown(|f| f.replica().received = Some(Lsn(0x200_0000)));
+        assert_eq!(again.received, again.replayed, "its segment is received anew after a restart");
     }
 
     #[test]

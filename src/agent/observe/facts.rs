@@ -40,6 +40,7 @@ pub(super) fn running(
             received: seen.received,
             replayed: seen.replayed.unwrap_or_default(),
             streaming: seen.receiver.as_ref().is_some_and(|receiver| receiver.status == "streaming"),
+            has_archive: !seen.restore_command.is_empty(),
             upstream: upstream(instance, &seen.primary_conninfo, &seen.primary_slot_name, read),
             sync_names,
             slots,
@@ -137,9 +138,11 @@ fn standbys(seen: &Monitored, read: &DcsRead) -> BTreeMap<MemberName, Standby> {
     standbys
 }
 
+/// Fills in what is shown and not decided on.
 pub(super) fn fill(extras: &mut PostgresExtras, seen: &Monitored) {
     extras.postmaster_start_time = python_time(seen.started);
     extras.replay_paused = seen.replay_paused;
+    extras.replayed_timestamp = seen.replayed_at.and_then(python_time);
     extras.latest_end_lsn =
         seen.receiver.as_ref().and_then(|receiver| receiver.latest_end).map_or(0, |lsn| lsn.0);
     extras.replication = seen
@@ -147,9 +150,12 @@ pub(super) fn fill(extras: &mut PostgresExtras, seen: &Monitored) {
         .iter()
         .map(|sender| {
             serde_json::json!({
+                "usename": sender.user,
                 "application_name": sender.application_name,
+                "client_addr": sender.address,
                 "state": sender.state,
                 "sync_state": sender.sync_state,
+                "sync_priority": sender.sync_priority,
             })
         })
         .collect();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use crate::agent::instance::Instance;
+use crate::agent::observe::facts::fill;
 use crate::agent::shown::Shown;
 use crate::agent::view::{PrimaryFacts, Process, ReplicaFacts, Running};
 use crate::postgres::query::{Session, Target, connect};
@@ -33,6 +34,7 @@ impl Probe {
         *slot = Some(session);
         drop(slot);
         let mut fresh = shown.clone();
+        fill(&mut fresh.extras, &seen);
         let running = match &mut fresh.view.postgres.process {
             Process::Running(running) => running,
             Process::Stopped

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::cluster::slot::SlotKind;
-use crate::cluster::{History, Lsn, MemberName, PgVersion, SyncNames, SystemId, Timeline};
+use crate::cluster::{History, Lsn, MemberName, PgVersion, ReplicationState, SyncNames, SystemId, Timeline};
 
 use super::Tick;
 
@@ -196,6 +196,8 @@ pub struct ReplicaFacts {
     pub received: Option<Lsn>,
     pub replayed: Lsn,
     pub streaming: bool,
+    /// There is a `restore_command`, which brings WAL while nothing streams.
+    pub has_archive: bool,
     pub upstream: Upstream,
     pub sync_names: SyncNames,
     pub slots: BTreeMap<String, Slot>,
@@ -205,6 +207,15 @@ impl ReplicaFacts {
     /// Returns where its WAL ends: the larger of received and replayed.
     pub fn lsn(&self) -> Lsn {
         self.received.unwrap_or_default().max(self.replayed)
+    }
+
+    /// Returns where its WAL comes from; None: from nowhere at present.
+    pub fn replication(&self) -> Option<ReplicationState> {
+        match (self.streaming, self.has_archive) {
+            (true, _) => Some(ReplicationState::Streaming),
+            (false, true) => Some(ReplicationState::InArchiveRecovery),
+            (false, false) => None,
+        }
     }
 }
 

@@ -19,6 +19,10 @@ pub struct Monitored {
     pub received: Option<Lsn>,
     pub replayed: Option<Lsn>,
     pub replay_paused: bool,
+    /// When the commit that was replayed last was made; seconds since 1970.
+    pub replayed_at: Option<f64>,
+    /// Where WAL is fetched from an archive: how.
+    pub restore_command: String,
     /// Seconds since 1970.
     pub started: f64,
     /// When the server last read its configuration; seconds since 1970.
@@ -49,10 +53,14 @@ pub struct Receiver {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sender {
     pub application_name: String,
+    pub user: Option<String>,
+    /// None: it came by a Unix socket.
+    pub address: Option<String>,
     /// `streaming`, `catchup`, `backup`, …
     pub state: String,
     /// `async`, `potential`, `sync` or `quorum`.
     pub sync_state: String,
+    pub sync_priority: i64,
     pub written: Option<Lsn>,
     pub flushed: Option<Lsn>,
     pub replayed: Option<Lsn>,
@@ -82,10 +90,13 @@ SELECT pg_catalog.pg_is_in_recovery(),
        r.status, r.slot_name, r.conninfo,
        pg_catalog.pg_wal_lsn_diff(r.latest_end_lsn, '0/0')::pg_catalog.int8,
        (SELECT COALESCE(pg_catalog.json_agg(pg_catalog.json_build_object(
-                'application_name', application_name, 'state', state, 'sync_state', sync_state,
+                'usename', usename, 'application_name', application_name, 'client_addr', client_addr,
+                'state', state, 'sync_state', sync_state, 'sync_priority', sync_priority,
                 'written', write_lsn, 'flushed', flush_lsn, 'replayed', replay_lsn)), '[]')
           FROM pg_catalog.pg_stat_replication),
-       pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size'))
+       pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')),
+       EXTRACT(epoch FROM pg_catalog.pg_last_xact_replay_timestamp())::pg_catalog.float8,
+       pg_catalog.current_setting('restore_command')
   FROM pg_catalog.pg_control_checkpoint() c
   LEFT JOIN pg_catalog.pg_stat_get_wal_receiver() r ON true";
 
@@ -123,6 +134,8 @@ fn read_monitored(row: &tokio_postgres::Row) -> Option<Monitored> {
         received: lsn(5)?,
         replayed: lsn(6)?,
         replay_paused: row.try_get(7).ok()?,
+        replayed_at: row.try_get(20).ok()?,
+        restore_command: text(21)?,
         started: row.try_get(8).ok()?,
         loaded: row.try_get(9).ok()?,
         synchronous_standby_names: text(10)?,
@@ -141,8 +154,11 @@ fn read_sender(value: &serde_json::Value) -> Option<Sender> {
     let lsn = |key: &str| text(key).and_then(|lsn| lsn.parse().ok());
     Some(Sender {
         application_name: text("application_name")?.to_owned(),
+        user: text("usename").map(str::to_owned),
+        address: text("client_addr").map(str::to_owned),
         state: text("state")?.to_owned(),
         sync_state: text("sync_state")?.to_owned(),
+        sync_priority: value.get("sync_priority")?.as_i64()?,
         written: lsn("written"),
         flushed: lsn("flushed"),
         replayed: lsn("replayed"),
@@ -156,7 +172,7 @@ mod tests {
     #[test]
     fn a_wal_sender_that_has_said_nothing_yet_has_no_positions() {
         let value = serde_json::json!({"application_name": "db2", "state": "startup", "sync_state": "async",
-            "written": null, "flushed": null, "replayed": null});
+            "sync_priority": 0, "written": null, "flushed": null, "replayed": null});
         let sender = read_sender(&value).unwrap();
         assert_eq!((sender.application_name.as_str(), sender.flushed), ("db2", None));
     }
