@@ -199,7 +199,7 @@ pub fn read_value(text: &str) -> Value {
 pub fn diff(before: &Map<String, Value>, after: &Map<String, Value>) -> String {
     let text = |config: &Map<String, Value>| table::yaml(&Value::Object(config.clone()));
     let (before, after) = (text(before), text(after));
-    TextDiff::from_lines(&before, &after).unified_diff().context_radius(3).header("---", "+++").to_string()
+    TextDiff::from_lines(&before, &after).unified_diff().context_radius(3).header("", "").to_string()
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Requests for a switchover or a failover: what is asked, and whether the cluster allows it. Texts and codes are
 //! Patroni's.
 
+use serde_json::Value;
+
 use crate::cluster::{FailoverRequest, State, UnixMs};
 use crate::contract::document::Document;
 use crate::contract::failover::parse_time;
@@ -69,9 +71,12 @@ pub fn check(
     view: &ClusterView,
     now: UnixMs,
 ) -> Result<(Kind, FailoverRequest), Refusal> {
-    let name = |key: &str| asked.text(key).filter(|text| !text.is_empty());
+    // What is no text is refused as nobody's name and no time, and not taken for something that nobody wrote.
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let name = |key: &str| asked.get(key).map(text).filter(|text| !text.is_empty());
     let leader = name("leader");
     let candidate = name("candidate").or_else(|| name("member"));
+    let (leader, candidate) = (leader.as_deref(), candidate.as_deref());
     let paused = view.is_paused();
     match kind {
         Kind::Failover if candidate.is_none() => {
@@ -86,7 +91,7 @@ pub fn check(
         None => None,
         Some(_) if kind == Kind::Failover => return refuse(400, "Failover can't be scheduled"),
         Some(_) if paused => return refuse(400, "Can't schedule switchover in the paused state"),
-        Some(text) => Some(moment(text, kind.word(), now)?),
+        Some(text) => Some(moment(&text, kind.word(), now)?),
     };
     if paused && candidate.is_none() {
         return refuse(400, "Switchover is possible only to a specific candidate in a paused state");
@@ -121,6 +126,21 @@ pub fn moment(text: &str, what: &str, now: UnixMs) -> Result<UnixMs, Refusal> {
         return refuse(422, format!("Cannot schedule {what} in the past"));
     }
     Ok(at)
+}
+
+/// Reads a time in seconds, or with a unit of Postgres: `30`, `"30"`, `"5min"`.
+pub fn seconds(value: &Value) -> Option<u64> {
+    let Value::String(text) = value else { return value.as_u64() };
+    let text = text.trim();
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let factor = match unit.trim() {
+        "" | "s" => 1,
+        "min" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
 /// Tells why no member could take over, if none could.
@@ -220,6 +240,26 @@ mod tests {
         let view = view(&[("leader", "a"), ("members/b", r#"{"state":"running","role":"replica"}"#)]);
 
         assert_eq!(ask(Kind::Failover, r#"{"leader":"a","candidate":"b"}"#, &view), Ok(Kind::Switchover));
+    }
+
+    #[test]
+    fn what_is_no_text_is_no_name_and_no_time() {
+        let view = view(&[("leader", "a"), ("members/b", r#"{"state":"running","role":"replica"}"#)]);
+        let refused = |body: &str| ask(Kind::Switchover, body, &view).map_err(|(status, _)| status);
+
+        assert_eq!(refused(r#"{"leader":"a","candidate":"b","scheduled_at":5}"#), Err(422));
+        assert_eq!(refused(r#"{"leader":"a","candidate":5}"#), Err(412));
+        assert_eq!(refused(r#"{"leader":"a","candidate":null,"scheduled_at":null}"#), Ok(Kind::Switchover));
+    }
+
+    #[test]
+    fn seconds_may_have_a_unit() {
+        for (value, wanted) in
+            [("30", Some(30)), (r#""30""#, Some(30)), (r#""5min""#, Some(300)), (r#""2 h""#, Some(7200))]
+        {
+            assert_eq!(seconds(&serde_json::from_str(value).unwrap()), wanted, "{value}");
+        }
+        assert_eq!(seconds(&"x".into()), None);
     }
 
     #[test]

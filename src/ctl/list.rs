@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::contract::document::python_json;
 use crate::contract::member::MemberDocument;
 use crate::contract::rest::ClusterView;
-use crate::ctl::table::{Column, Format, cell, objects, pretty, tsv, yaml};
+use crate::ctl::table::{Column, Format, cell, objects, pretty, tsv, yaml, yaml_flow};
 
 const MB: f64 = 1024.0 * 1024.0;
 
@@ -44,7 +44,7 @@ pub fn warnings(view: &ClusterView) -> Vec<String> {
     view.members.iter().filter_map(line).collect()
 }
 
-/// Writes the members in the order given, as a table.
+/// Writes the members in the order given, as a table with a line for each of them.
 pub(super) fn rows_as_table(
     scope: &str,
     view: &ClusterView,
@@ -52,7 +52,11 @@ pub(super) fn rows_as_table(
     members: &[Map<String, Value>],
 ) -> String {
     let titles = titles(members, false);
-    table(scope, view, document, &titles, &rows(scope, members, &titles, Format::Pretty))
+    let mut members = members.to_vec();
+    for tags in members.iter_mut().filter_map(|member| member.get_mut("tags")) {
+        *tags = yaml_flow(tags).into();
+    }
+    table(scope, view, document, &titles, &rows(scope, &members, &titles, Format::Pretty))
 }
 
 fn titles(members: &[Map<String, Value>], extended: bool) -> Vec<&'static str> {
@@ -161,14 +165,18 @@ fn column(title: &str, scope: &str, member: &Map<String, Value>, with_port: bool
         "Replay Lag" => lag(member.get("replay_lag")),
         "Pending restart" => if is_something(&text("pending_restart")) { "*" } else { "" }.into(),
         "Pending restart reason" => reasons(member, format).into(),
-        "Scheduled restart" => member
-            .get("scheduled_restart")
-            .and_then(|restart| restart.get("schedule"))
-            .cloned()
-            .unwrap_or_else(|| "".into()),
+        "Scheduled restart" => scheduled(member).unwrap_or_default().into(),
         "Tags" => tags(member, format),
         _ => "".into(),
     }
+}
+
+/// Writes when a member is to be restarted, and on what condition.
+fn scheduled(member: &Map<String, Value>) -> Option<String> {
+    let restart = member.get("scheduled_restart")?;
+    let at = restart.get("schedule").map(cell)?;
+    let version = restart.get("postgres_version").map(cell);
+    Some(version.map_or_else(|| at.clone(), |version| format!("{at} if version < {version}")))
 }
 
 /// Writes `sync_standby` as `Sync Standby`.
@@ -214,13 +222,9 @@ fn tags(member: &Map<String, Value>, format: Format) -> Value {
     };
     match format {
         Format::Json | Format::Yaml => tags.clone(),
+        Format::Pretty if tags.is_string() => tags.clone(),
         Format::Pretty => yaml(tags).trim_end().into(),
-        // YAML's flow form, for one line.
-        Format::Tsv => {
-            let pairs = tags.as_object().into_iter().flatten();
-            let pairs: Vec<String> = pairs.map(|(key, value)| format!("{key}: {}", cell(value))).collect();
-            format!("{{{}}}", pairs.join(", ")).into()
-        }
+        Format::Tsv => yaml_flow(tags).into(),
     }
 }
 
@@ -304,6 +308,29 @@ mod tests {
             r#"[{"Cluster": "demo", "Member": "a", "Host": "10.0.0.1", "Role": "Leader", "State": "running", "TL": 2}, {"#
         ), "{text}");
         assert!(text.ends_with(r#""Receive LSN": "0/5000000", "Receive Lag": 0, "Replay LSN": "0/4B00000", "Replay Lag": 5}]"#), "{text}");
+    }
+
+    #[test]
+    fn tags_take_as_many_lines_as_the_format_has() {
+        let tagged = view(&[(
+            "members/b",
+            r#"{"conn_url":"postgres://10.0.0.2:5432/postgres","state":"running","role":"replica","tags":{"zone":"x","nofailover":true}}"#,
+        )]);
+        let tree = crate::ctl::topology::topology("demo", &tagged);
+
+        assert!(tree.contains("| {nofailover: true, zone: x} |"), "{tree}");
+        assert!(list("demo", &tagged, Format::Tsv, false).ends_with("\t{nofailover: true, zone: x}"));
+        assert!(list("demo", &tagged, Format::Pretty, false).contains("| nofailover: true |"));
+    }
+
+    #[test]
+    fn a_scheduled_restart_says_its_condition() {
+        let member = serde_json::json!({"scheduled_restart": {"schedule": "2036-01-01T00:00:00+00:00", "postgres_version": "15.9"}});
+
+        assert_eq!(
+            scheduled(member.as_object().unwrap()).unwrap(),
+            "2036-01-01T00:00:00+00:00 if version < 15.9"
+        );
     }
 
     #[test]

@@ -83,6 +83,14 @@ pub fn yaml(value: &Value) -> String {
     serde_yaml::to_string(&sorted(value)).unwrap_or_default()
 }
 
+/// Writes a mapping on one line as YAML's flow form does, with sorted keys.
+pub fn yaml_flow(value: &Value) -> String {
+    let sorted = sorted(value);
+    let pairs =
+        sorted.as_object().into_iter().flatten().map(|(key, value)| format!("{key}: {}", cell(value)));
+    format!("{{{}}}", pairs.collect::<Vec<_>>().join(", "))
+}
+
 fn sorted(value: &Value) -> Value {
     match value {
         Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),

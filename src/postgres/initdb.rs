@@ -36,7 +36,9 @@ pub fn run_initdb(installation: &Installation, data_dir: &Path, what: &Initdb) -
 }
 
 fn program(installation: &Installation, data_dir: &Path, what: &Initdb) -> Program {
-    let mut program = installation.program("initdb").arg("-D").arg(data_dir).limit(LIMIT);
+    // The databases get the locale of the environment unless the options name one, as by hand.
+    let mut program = installation.program("initdb").env_inherited("LC_ALL").env_inherited("LANG");
+    program = program.arg("-D").arg(data_dir).limit(LIMIT);
     if !what.superuser.is_empty() {
         program = program.arg(format!("--username={}", what.superuser));
     }

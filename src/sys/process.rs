@@ -202,6 +202,13 @@ impl Program {
         self
     }
 
+    /// Lets the program have a variable as this process has it.
+    #[must_use]
+    pub fn env_inherited(mut self, name: &str) -> Program {
+        self.environment.remove(OsStr::new(name));
+        self
+    }
+
     /// Gives the program nothing of this process's environment.
     #[must_use]
     pub fn only_own_environment(mut self) -> Program {

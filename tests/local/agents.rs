@@ -222,7 +222,7 @@ disk: {{warn: 'off'}}
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.uid(self.user.uid.as_raw()).gid(self.user.gid.as_raw());
-        command.current_dir(&self.root).stdin(Stdio::null());
+        command.current_dir(&self.root).stdin(Stdio::null()).env("LC_ALL", "C.UTF-8");
         command
     }
 

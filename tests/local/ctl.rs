@@ -12,7 +12,14 @@ fn lists_are_those_of_patronictl() {
     let agents = Agents::start("");
     lists_agree(&agents);
     monitoring_reads_what_it_knows(&agents);
+    a_script_learns_by_the_exit_code(&agents);
     a_person_edits_the_configuration(&agents);
+    let collation = "SELECT datcollate FROM pg_database WHERE datname = 'template1'";
+    assert_eq!(
+        agents.sql("a", collation).as_deref(),
+        Some("C.UTF-8"),
+        "the locale of the agent's environment"
+    );
 }
 
 /// Asks as Prometheus and people's scripts do, which know Patroni's words.
@@ -46,6 +53,29 @@ fn monitoring_reads_what_it_knows(agents: &Agents) {
             cluster["members"].as_array().unwrap().iter().find(|member| member["name"] == "b").unwrap();
         member["state"] == "streaming" && member["receive_lsn"] == member["replay_lsn"]
     });
+}
+
+fn a_script_learns_by_the_exit_code(agents: &Agents) {
+    let said = |arguments: &[&str]| {
+        let output = agents.as_patronictl("a", arguments).output().unwrap();
+        let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        (output.status.code(), text.concat())
+    };
+    let refused = [
+        (&["restart", "demo", "b", "--pg-version", "abc", "--force"][..], "Invalid PostgreSQL version: abc"),
+        (&["reload", "other", "--force"], "other cluster doesn't have any members"),
+        (&["reinit", "demo", "a", "--force"], "No replica among provided members"),
+    ];
+    for (arguments, why) in refused {
+        let (code, text) = said(arguments);
+        assert!(code == Some(1) && text.contains(why), "{arguments:?}: {text}");
+    }
+    // Not asked, a person still sees whom it is about.
+    let (code, text) = said(&["restart", "demo", "b", "--pending", "--force"]);
+    assert!(code == Some(0) && text.contains("Receive LSN"), "{text}");
+    let (status, text) = agents.post("b", "/restart", r#"{"restart_pending": true, "timeout": "5min"}"#);
+    assert_eq!((status, text.as_str()), (503, "restart conditions are not satisfied"));
+    assert_eq!(agents.post("b", "/reload", "now").0, 202);
 }
 
 /// Edits as a person does, with a program in the place of the editor and answers in the place of the keyboard.
@@ -106,7 +136,9 @@ pub fn lists_agree(agents: &Agents) {
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     };
 
-    for arguments in [&["list"][..], &["list", "-f", "json"], &["list", "-f", "tsv"], &["history"]] {
+    for arguments in
+        [&["list"][..], &["topology"], &["list", "-f", "json"], &["list", "-f", "tsv"], &["history"]]
+    {
         // Positions move between two looks; when nothing moves, both say the same.
         let mut seen = (String::new(), String::new());
         within(SLOW, "both tools print the same", || {

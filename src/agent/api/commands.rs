@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::agent::observe::dcs::{self, DcsRead};
 use crate::agent::schedule::Scheduled;
 use crate::agent::shown::Shown;
-use crate::agent::view::Started;
+use crate::agent::view::{Running, Started};
 use crate::cluster::{FailoverRequest, UnixMs};
 use crate::contract::document::{Document, boolean, python_json};
 use crate::contract::dynamic;
@@ -67,6 +67,9 @@ impl Answer {
     }
 }
 
+/// How long a restart is waited for where the request does not say so.
+const RESTART_LIMIT: Duration = Duration::from_secs(600);
+
 /// How often the outcome of a switchover is looked for.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -120,6 +123,7 @@ impl Commands {
         let mut older_than = None;
         let mut only_role = None;
         let mut only_if_pending = false;
+        let mut limit = RESTART_LIMIT;
         for (key, value) in body {
             match key.as_str() {
                 "role" => {
@@ -143,12 +147,10 @@ impl Commands {
                         None => return Answer::text(400, "postgres_version should be like 15.2"),
                     }
                 }
-                "timeout" => {
-                    match value.as_i64().or_else(|| value.as_str().and_then(|text| text.parse().ok())) {
-                        Some(seconds) if seconds > 0 => {}
-                        _ => return Answer::text(400, "Timeout should be a positive number of seconds"),
-                    }
-                }
+                "timeout" => match requests::seconds(value) {
+                    Some(seconds) if seconds > 0 => limit = Duration::from_secs(seconds),
+                    _ => return Answer::text(400, "Timeout should be a positive number of seconds"),
+                },
                 "schedule" => {
                     let now = UnixMs(clock::wall().as_millisecond());
                     match requests::moment(value.as_str().unwrap_or_default(), "restart", now) {
@@ -170,15 +172,19 @@ impl Commands {
         if older_than.is_some_and(|limit| server_version >= limit) {
             return Answer::text(503, "restart conditions are not satisfied");
         }
-        let limit =
-            body.get("timeout").and_then(Value::as_u64).map_or(Duration::from_secs(600), Duration::from_secs);
+        let unmet = shown.is_some_and(|shown| {
+            let role = shown.running().map(Running::started);
+            let other_role = only_role.is_some_and(|wanted| role.is_some_and(|role| role != wanted));
+            other_role || (only_if_pending && shown.pending_restart_reason.is_empty())
+        });
         let (done, outcome) = oneshot::channel();
         if self.asks.send(Ask::Restart { only_role, only_if_pending, done }).await.is_err() {
             return Answer::text(503, "the agent is ending");
         }
         match tokio::time::timeout(limit, outcome).await {
             Ok(Ok(true)) => Answer::text(200, "restarted successfully"),
-            Ok(Ok(false)) => Answer::text(503, "restart failed, or its conditions are not satisfied"),
+            Ok(Ok(false)) if unmet => Answer::text(503, "restart conditions are not satisfied"),
+            Ok(Ok(false)) => Answer::text(503, "restart failed"),
             Ok(Err(_)) => Answer::text(503, "another restart has taken its place, or the agent is ending"),
             Err(_) => Answer::text(503, "restart is still under way"),
         }

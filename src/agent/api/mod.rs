@@ -228,7 +228,8 @@ impl Api {
         let body: Map<String, Value> = match serde_json::from_slice(&bytes) {
             Ok(Value::Object(map)) if optional || !map.is_empty() => map,
             _ if optional && bytes.is_empty() => Map::new(),
-            _ if *method == Method::DELETE => Map::new(),
+            // A body says nothing here.
+            _ if *method == Method::DELETE || path == "/reload" => Map::new(),
             _ if !has_length && bytes.is_empty() => return Answer::text(411, "Length Required"),
             _ => return Answer::text(400, "the body must be a JSON object"),
         };

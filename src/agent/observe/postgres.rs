@@ -15,8 +15,7 @@ use crate::agent::observe::facts::{fill, kept_by_slot, replica_timeline, running
 use crate::agent::observe::pending::{RestartSettings, pending_restart};
 use crate::agent::shown::PostgresExtras;
 use crate::agent::view::{
-    Configuration, Control, ControlState, Data, OldestWal, Postgres, Process, Remote, Running, Started,
-    StopMode, Tick,
+    Configuration, Control, ControlState, Data, OldestWal, Postgres, Process, Remote, Started, StopMode, Tick,
 };
 use crate::cluster::control_file::ControlState as OnDisk;
 use crate::cluster::{PgVersion, SegmentSize, Timeline};
@@ -246,10 +245,7 @@ impl Observer {
                     server.timeline = Some(monitored.timeline);
                 }
                 let running = running(instance, &monitored, &found_slots, read);
-                server.answered = Some(match running {
-                    Running::Primary(_) => Started::Primary,
-                    Running::Replica(_) => Started::Replica,
-                });
+                server.answered = Some(running.started());
                 server.silent_since = None;
                 fill(extras, &monitored);
                 extras.kept_by_slot = kept_by_slot(&found_slots, &monitored);

@@ -161,6 +161,16 @@ pub enum Running {
     Replica(ReplicaFacts),
 }
 
+impl Running {
+    /// Returns as what it runs.
+    pub fn started(&self) -> Started {
+        match self {
+            Running::Primary(_) => Started::Primary,
+            Running::Replica(_) => Started::Replica,
+        }
+    }
+}
+
 /// A server out of recovery.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PrimaryFacts {

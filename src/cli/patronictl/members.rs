@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::{Group, Place, ask, confirm, prompt, timestamp};
 use crate::cli::cluster::say;
 use crate::cli::exit::Exit;
+use crate::cluster::PgVersion;
 use crate::contract::failover::{format_time, parse_time};
 use crate::contract::rest::ClusterView;
 use crate::ctl::member::Reply;
@@ -142,18 +143,16 @@ fn choose(
 ) -> anyhow::Result<Vec<String>> {
     let candidates: Vec<String> =
         view.members.iter().map(|(name, _)| name.clone()).filter(|name| has_role(view, name, role)).collect();
-    if !force {
-        if names.is_empty() && candidates.is_empty() {
-            bail!("{} cluster doesn't have any members", cluster.scope);
-        }
-        say!("{}", list::list(&cluster.scope, view, Format::Pretty, false).trim_end());
+    if names.is_empty() && candidates.is_empty() {
+        bail!("{} cluster doesn't have any members", cluster.scope);
     }
+    say!("{}", list::list(&cluster.scope, view, Format::Pretty, false).trim_end());
     let mut chosen: Vec<String> = if names.is_empty() {
         if action == "reinitialize" { Vec::new() } else { candidates.clone() }
     } else {
         let known: Vec<String> = candidates.iter().filter(|name| names.contains(name)).cloned().collect();
         if known.is_empty() {
-            bail!("No '{role}' among provided members");
+            bail!("No {role} among provided members");
         }
         known
     };
@@ -214,6 +213,9 @@ pub fn restart(place: &Place, args: &Restart) -> anyhow::Result<Exit> {
         version => version.clone().unwrap_or_default(),
     };
     if !version.is_empty() {
+        if version.parse::<PgVersion>().is_err() {
+            bail!("Invalid PostgreSQL version: {version}");
+        }
         content.insert("postgres_version".to_owned(), version.into());
     }
     if let Some(at) = &at {

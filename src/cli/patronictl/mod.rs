@@ -245,11 +245,15 @@ pub struct Group {
 /// # Errors
 /// Nobody answers.
 pub fn prompt(question: &str, default: Option<&str>) -> anyhow::Result<String> {
-    use std::io::{BufRead, Write};
     match default {
-        Some(default) if !default.is_empty() => print!("{question} [{default}]: "),
-        Some(_) | None => print!("{question}: "),
+        Some(default) => answer(&format!("{question} [{default}]"), Some(default)),
+        None => answer(question, None),
     }
+}
+
+fn answer(question: &str, default: Option<&str>) -> anyhow::Result<String> {
+    use std::io::{BufRead, Write};
+    print!("{question}: ");
     std::io::stdout().flush().ok();
     let mut answer = String::new();
     let read = std::io::stdin().lock().read_line(&mut answer).context("no answer could be read")?;
@@ -278,7 +282,7 @@ pub fn prompt_unseen(question: &str) -> anyhow::Result<Secret> {
 /// # Errors
 /// Nobody answers.
 pub fn confirm(question: &str) -> anyhow::Result<bool> {
-    let answer = prompt(&format!("{question} [y/N]"), Some(""))?;
+    let answer = answer(&format!("{question} [y/N]"), Some(""))?;
     Ok(matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
