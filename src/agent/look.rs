@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::agent::api::access::Access;
+use crate::agent::decide::action::CallbackEvent;
 use crate::agent::decide::needs_feedback;
 use crate::agent::instance::Instance;
 use crate::agent::lease::deadline::SLOW_TTL;
@@ -242,6 +243,7 @@ impl Agent {
 
     /// Reads the file again. What is wrong with it is told, and the old one goes on counting.
     pub(super) async fn reload(&mut self) {
+        self.reload_due = true;
         match start::read_config(&self.config_path) {
             Ok(config) if config.name != self.config.name || config.scope != self.config.scope => {
                 tracing::error!("name and scope cannot be changed by a reload; the old configuration stays");
@@ -254,6 +256,20 @@ impl Agent {
                 self.apply_settings();
             }
             Err(error) => tracing::error!("the configuration cannot be read, the old one stays: {error}"),
+        }
+    }
+
+    /// Has the server read its files again where a reload was asked for and no change of them has done so: certificates are
+    /// renewed and `pg_hba.conf` is edited without this agent's doing. A server that is not up reads them when it starts.
+    pub(super) async fn reload_server(&mut self) {
+        if !std::mem::take(&mut self.reload_due) {
+            return;
+        }
+        let Some(session) = self.observer.session() else { return };
+        if let Err(error) = session.reload().await {
+            tracing::warn!(error = %crate::sys::chain(&error), "the server is not reloaded");
+        } else if let Some(role) = self.memory.announced.role {
+            self.callbacks.run(&self.config, CallbackEvent::Reload, role);
         }
     }
 

@@ -152,6 +152,8 @@ struct Agent {
     /// None: the guard is somebody else's to start.
     guard_program: Option<start::GuardProgram>,
     warned_of_solitude: bool,
+    /// Somebody has asked for a reload, which is the server's too.
+    reload_due: bool,
     /// The last decision wants to look again soon.
     hurried: bool,
     /// This look is made because something has happened or was asked for.
@@ -184,6 +186,7 @@ impl Agent {
             self.recorder.take(&view, &decision);
             tracing::debug!(reason = %decision.reason, actions = ?decision.actions, "decided");
             let (outcomes, ended) = self.act(&decision, &looked).await;
+            self.reload_server().await;
             self.outcomes = outcomes;
             self.memory = decision.memory;
             self.recorder.save(&self.config.restapi);
@@ -268,6 +271,7 @@ impl Agent {
                 (action, verdict, self.memory.announced.role)
             {
                 self.callbacks.run(&self.config, CallbackEvent::Reload, role);
+                self.reload_due = false;
             }
             return verdict;
         }

@@ -298,6 +298,7 @@ pub async fn run(config_path: &Path) -> Result<Ended, StartError> {
         promises,
         lead: None,
         lead_slots: BTreeMap::new(),
+        reload_due: false,
         config,
         me,
         instance,

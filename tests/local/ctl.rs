@@ -13,6 +13,7 @@ fn lists_are_those_of_patronictl() {
     lists_agree(&agents);
     monitoring_reads_what_it_knows(&agents);
     a_script_learns_by_the_exit_code(&agents);
+    a_file_that_the_agent_does_not_write_counts_after_a_reload(&agents);
     a_person_edits_the_configuration(&agents);
     let collation = "SELECT datcollate FROM pg_database WHERE datname = 'template1'";
     assert_eq!(
@@ -76,6 +77,15 @@ fn a_script_learns_by_the_exit_code(agents: &Agents) {
     let (status, text) = agents.post("b", "/restart", r#"{"restart_pending": true, "timeout": "5min"}"#);
     assert_eq!((status, text.as_str()), (503, "restart conditions are not satisfied"));
     assert_eq!(agents.post("b", "/reload", "now").0, 202);
+}
+
+fn a_file_that_the_agent_does_not_write_counts_after_a_reload(agents: &Agents) {
+    let file = agents.data_dir("b").join("postgresql.base.conf");
+    let mut file = std::fs::OpenOptions::new().append(true).open(file).unwrap();
+    writeln!(file, "work_mem = '7MB'").unwrap();
+
+    agents.patronictl("a", &["reload", "demo", "b", "--force"]);
+    within(SLOW, "the server has read it", || agents.sql("b", "SHOW work_mem").as_deref() == Some("7MB"));
 }
 
 /// Edits as a person does, with a program in the place of the editor and answers in the place of the keyboard.
