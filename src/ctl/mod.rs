@@ -64,8 +64,6 @@ pub enum CtlError {
     Refused(String),
     #[error("the members cannot be asked")]
     Tls(#[from] TlsError),
-    #[error("the key `{key}` cannot be read: {why}")]
-    Unreadable { key: String, why: String },
 }
 
 impl Cluster {

@@ -85,30 +85,6 @@ impl Client {
         .await
     }
 
-    /// Removes a member.
-    ///
-    /// # Errors
-    /// etcd did not answer, or refuses.
-    pub async fn member_remove(&self, id: u64) -> Result<(), EtcdError> {
-        self.once(0, |mut client| async move {
-            let answer = client.member_remove(id).await?;
-            Ok(((), Header::identity(answer.header())))
-        })
-        .await
-    }
-
-    /// Makes a learner a voting member.
-    ///
-    /// # Errors
-    /// etcd did not answer, or refuses: the learner is not in step yet.
-    pub async fn member_promote(&self, id: u64) -> Result<(), EtcdError> {
-        self.once(0, |mut client| async move {
-            let answer = client.member_promote(id).await?;
-            Ok(((), Header::identity(answer.header())))
-        })
-        .await
-    }
-
     /// Asks every configured endpoint how it does, one after the other, each within the limit.
     pub async fn statuses(&self) -> Vec<EndpointStatus> {
         let mut all = Vec::with_capacity(self.endpoints());

@@ -29,9 +29,6 @@ pub const KNOWN_FAULTS: &[KnownFault] = &[
     },
 ];
 
-/// First 3.5 from which an upgrade to 3.6 is safe.
-pub const UPGRADE_TO_3_6_FROM: (u32, u32, u32) = (3, 5, 26);
-
 /// Reads `3.5.16`, also with a suffix (`3.4.23+dfsg`).
 pub fn parse(text: &str) -> Option<(u32, u32, u32)> {
     let mut parts = text.trim_start_matches('v').splitn(3, '.');

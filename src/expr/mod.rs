@@ -36,10 +36,7 @@ pub mod emit_yaml;
 
 pub use error::{ErrorKind, EvalError};
 pub use evaluate::{FileOptions, TemplateMarks, Verdict, condition, expression, render_file, template};
-pub use names::{
-    check, check_expression, check_file, check_value, is_lookup, names, names_of_expression, names_of_file,
-    names_of_value,
-};
+pub use names::{check, check_expression, check_file, check_value, is_lookup, names};
 pub use needed::{needed_by_expression, needed_by_file, needed_by_value};
 pub use parse::Whitespace;
 pub use scope::{Lookups, NoLookups, Scope, no_such_lookup};

@@ -35,48 +35,6 @@ pub fn names(text: &str) -> Result<BTreeSet<String>, EvalError> {
     Ok(Walk::over_statement(&tree).names)
 }
 
-/// Returns the variables that a bare expression can reach directly; see [`names`].
-///
-/// # Errors
-/// The text is no expression.
-pub fn names_of_expression(text: &str) -> Result<BTreeSet<String>, EvalError> {
-    if text.contains("{{") || text.contains("{%") {
-        return names(text);
-    }
-    let source = parse::raw_backslashes_of_expression(text);
-    let tree = parse::expression(&source)?;
-    let mut walk = Walk::default();
-    walk.expr(&tree);
-    Ok(walk.names)
-}
-
-/// Returns the variables that a template file can reach directly; see [`names`].
-///
-/// # Errors
-/// The text is no template.
-pub fn names_of_file(text: &str) -> Result<BTreeSet<String>, EvalError> {
-    let unix = text.replace("\r\n", "\n");
-    let (_, body) = evaluate::header(&unix, FileOptions::default())?;
-    let tree = parse::template(body, Whitespace::default())?;
-    Ok(Walk::over_statement(&tree).names)
-}
-
-/// Returns the variables that the trusted text anywhere in a value can reach directly. What cannot be parsed is left out.
-pub fn names_of_value(value: &Value) -> BTreeSet<String> {
-    let mut all = BTreeSet::new();
-    collect(value, &mut all);
-    all
-}
-
-fn collect(value: &Value, all: &mut BTreeSet<String>) {
-    match &value.data {
-        Data::Str(text) if value.marks.trusted => all.extend(names(text).unwrap_or_default()),
-        Data::List(items) => items.iter().for_each(|v| collect(v, all)),
-        Data::Dict(entries) => entries.values().for_each(|v| collect(v, all)),
-        _ => {}
-    }
-}
-
 /// Checks a template: its syntax, and that every filter, test, lookup and method in it exists.
 pub fn check(text: &str, span: Option<Span>) -> Diagnostics {
     if !parse::has_markup(text) {

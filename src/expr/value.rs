@@ -243,11 +243,6 @@ impl Value {
         self.as_dict()?.get(key)
     }
 
-    /// Returns the value at a path of keys, `a.b.c`.
-    pub fn at(&self, path: &str) -> Option<&Value> {
-        path.split('.').try_fold(self, |value, key| value.get(key))
-    }
-
     /// Returns the type in the words of Python: `str`, `int`, `list`, `dict`, `NoneType`.
     pub fn type_name(&self) -> &'static str {
         match self.data {

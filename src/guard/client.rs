@@ -14,8 +14,7 @@ use tokio::sync::{Mutex, watch};
 
 use crate::guard::packet;
 use crate::guard::protocol::{
-    Ask, Hold, Margins, OLDEST, PACKET_BYTES_MAX, Refusal, Reply, Request, StartAs, Status, StopMode,
-    VERSION, WatchdogSettings, is_spoken,
+    Ask, Hold, OLDEST, PACKET_BYTES_MAX, Refusal, Reply, Request, Status, VERSION, is_spoken,
 };
 use crate::sys::clock::{self, Tick};
 use crate::sys::descriptor;
@@ -311,73 +310,5 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut answers = self.inner.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         answers.remove(&self.id);
-    }
-}
-
-/// How long an ask may take that only changes the guard's memory.
-const PROMPT: Duration = Duration::from_millis(1_000);
-
-/// How long a start or a promotion may take to be begun (not to be finished).
-const BEGIN: Duration = Duration::from_secs(5);
-
-/// The verbs, spelled out for tasks.
-impl Link {
-    /// Makes the calling process the served agent. # Errors as [`Link::ask`].
-    pub async fn hello(&self, hold: Option<Hold>) -> Result<Status, GuardError> {
-        self.ask(hello(hold), PROMPT).await
-    }
-
-    pub async fn status(&self) -> Result<Status, GuardError> {
-        self.ask(Request::Status, PROMPT).await
-    }
-
-    /// Promises that `lease` lives until `deadline`, resting on a keepalive sent at `sent`.
-    pub async fn arm(
-        &self,
-        deadline: Tick,
-        margins: Margins,
-        lease: i64,
-        sent: Tick,
-    ) -> Result<Status, GuardError> {
-        self.ask(Request::Arm { deadline, margins, lease, sent }, PROMPT).await
-    }
-
-    pub async fn disarm(&self) -> Result<Status, GuardError> {
-        self.ask(Request::Disarm, PROMPT).await
-    }
-
-    pub async fn release(&self) -> Result<Status, GuardError> {
-        self.ask(Request::Release, PROMPT).await
-    }
-
-    /// Begins to start a server; whether it accepts connections is asked of the server itself.
-    pub async fn start(
-        &self,
-        start_as: StartAs,
-        argv: Vec<String>,
-        env: Vec<(String, String)>,
-        output: Option<String>,
-    ) -> Result<Status, GuardError> {
-        self.ask(Request::Start { start_as, argv, env, output }, BEGIN).await
-    }
-
-    /// Begins to promote; pg_control says when it is done.
-    pub async fn promote(&self) -> Result<Status, GuardError> {
-        self.ask(Request::Promote, BEGIN).await
-    }
-
-    /// Begins to stop; [`Link::notices`] and [`Link::status`] say when nobody is left.
-    pub async fn stop(&self, mode: StopMode, limit: Duration) -> Result<Status, GuardError> {
-        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        self.ask(Request::Stop { mode, limit_ms }, PROMPT).await
-    }
-
-    /// Has the guard become another program; that one answers.
-    pub async fn upgrade(&self, program: String) -> Result<Status, GuardError> {
-        self.ask(Request::Upgrade { program }, BEGIN).await
-    }
-
-    pub async fn watchdog(&self, settings: WatchdogSettings) -> Result<Status, GuardError> {
-        self.ask(Request::Watchdog(settings), BEGIN).await
     }
 }

@@ -72,16 +72,6 @@ impl Files {
             .filter_map(|(key, value)| Some(variable(key.key_text()?, Value::from_node(value))))
             .collect()
     }
-
-    /// Reads `STEM`, `STEM.yml`, `.yaml` or `.json`, or else all files of the folder `STEM/`, later names winning.
-    pub fn variables_named(&mut self, stem: &Path) -> Option<Dict> {
-        let found = named(stem)?;
-        let mut all = Dict::new();
-        for path in found {
-            all.extend(self.variables(&path, None));
-        }
-        Some(all)
-    }
 }
 
 /// Marks a variable as secret when its name says so.
@@ -111,17 +101,6 @@ fn holds_secret(text: &str) -> bool {
                     || value.is_empty() && is_clear(line.rsplit(':').next().unwrap_or_default()))
         })
     })
-}
-
-/// Returns the files that `stem` names: itself, itself with an extension, or what is in the folder of that name.
-pub fn named(stem: &Path) -> Option<Vec<PathBuf>> {
-    if stem.is_file() {
-        return Some(vec![stem.to_path_buf()]);
-    }
-    if stem.is_dir() {
-        return Some(below(stem));
-    }
-    with_extension(stem).map(|path| vec![path])
 }
 
 /// Returns the first of `STEM.yml`, `STEM.yaml`, `STEM.json` that is a file.

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::expr::{Data, Dict, Value};
 use crate::modules::host::{Host, HostMut};
 use crate::modules::outcome::{
-    Answer, ChangeLine, Fault, FaultKind, Mode, ModuleCall, ModuleReply, Outcome, Risk, Thing,
+    Answer, ChangeLine, Fault, FaultKind, Mode, ModuleCall, ModuleReply, Outcome, Thing,
 };
 use crate::modules::{Kind, Module, Seen, params};
 use crate::source::Diagnostics;
@@ -23,8 +23,6 @@ pub trait AnyModule: Sync {
     fn collection(&self) -> &'static str;
     fn aliases(&self) -> &'static [&'static str];
     fn kind(&self) -> Kind;
-    /// Whether the parameters may be one plain text.
-    fn is_free_form(&self) -> bool;
     /// The names of its parameters, aliases included.
     fn parameters(&self) -> &'static [&'static str];
     /// Judges parameters that may still hold templates: names, and the values that are constants.
@@ -61,10 +59,6 @@ impl<M: Module> AnyModule for Erased<M> {
 
     fn kind(&self) -> Kind {
         M::KIND
-    }
-
-    fn is_free_form(&self) -> bool {
-        M::FREE_FORM
     }
 
     fn parameters(&self) -> &'static [&'static str] {
@@ -303,9 +297,4 @@ fn mark_value(value: &Value, secrets: &[String]) -> Value {
         _ => {}
     }
     marked
-}
-
-/// The worst risk of a set of changes.
-pub fn worst(changes: &[ChangeLine]) -> Risk {
-    changes.iter().map(|c| c.risk).max().unwrap_or(Risk::None)
 }

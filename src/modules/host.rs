@@ -8,10 +8,10 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::modules::outcome::{Fault, SuppliedFile, Thing};
+use crate::modules::outcome::{Fault, SuppliedFile};
 use crate::sys::files::{self, Attributes, FileError, Replacement, Stat};
 use crate::sys::packages::Packages;
-use crate::sys::process::{Identity, Output, ProcessError, Program};
+use crate::sys::process::{Output, ProcessError, Program};
 use crate::sys::users::{self, Group, User};
 
 /// Runs programs in place of the operating system, in tests.
@@ -142,12 +142,6 @@ impl Host {
 
     pub fn groups(&self) -> Result<Vec<Group>, FileError> {
         users::groups(&self.root)
-    }
-
-    /// Returns whom a program runs as when it runs as the user of that name.
-    pub fn identity(&self, name: &str) -> Result<Identity, Fault> {
-        let user = self.user(name)?.ok_or_else(|| Fault::missing(Thing::User(name.to_owned())))?;
-        Ok(users::identity(&self.root, &user)?)
     }
 
     /// Returns the package database, read once until it changes.

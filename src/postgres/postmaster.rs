@@ -1,6 +1,4 @@
-//! The postmaster's command line and environment, and the file that tells its pid.
-
-use std::path::{Path, PathBuf};
+//! The postmaster's command line and environment.
 
 use crate::postgres::Installation;
 use crate::postgres::conf::{ConfigPlace, Parameters, config_file_argument};
@@ -57,40 +55,6 @@ pub fn environment(own: impl IntoIterator<Item = (String, String)>) -> Vec<(Stri
     environment
 }
 
-/// What `postmaster.pid` says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PidFile {
-    pub pid: u32,
-    /// True for a single-user server, which serves nobody.
-    pub standalone: bool,
-    /// Seconds since 1970.
-    pub started: i64,
-    pub port: Option<u16>,
-    /// The first folder with a socket.
-    pub socket_dir: Option<PathBuf>,
-    /// `starting`, `stopping`, `ready` or `standby`.
-    pub status: Option<String>,
-}
-
-/// Reads `postmaster.pid`; None where there is none, or one that is being written. Its process may be gone.
-pub fn pid_file(data_dir: &Path) -> Option<PidFile> {
-    parse_pid_file(&std::fs::read_to_string(data_dir.join("postmaster.pid")).ok()?)
-}
-
-fn parse_pid_file(text: &str) -> Option<PidFile> {
-    let lines: Vec<&str> = text.lines().map(str::trim).collect();
-    let line = |number: usize| lines.get(number).copied().filter(|line| !line.is_empty());
-    let pid: i64 = line(0)?.parse().ok()?;
-    Some(PidFile {
-        pid: u32::try_from(pid.unsigned_abs()).ok().filter(|pid| *pid > 0)?,
-        standalone: pid < 0,
-        started: line(2)?.parse().ok()?,
-        port: line(3).and_then(|port| port.parse().ok()),
-        socket_dir: line(4).map(PathBuf::from),
-        status: line(7).map(str::to_owned),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,18 +96,5 @@ mod tests {
             given,
             [("MALLOC_ARENA_MAX".to_owned(), "1".to_owned()), ("PATH".to_owned(), "/bin".to_owned())]
         );
-    }
-
-    #[test]
-    fn the_pid_file_is_read_as_postgres_writes_it() {
-        let text = "4711\n/data\n1700000000\n5432\n/tmp\n127.0.0.1\n  1234 5\nready   \n";
-        let read = parse_pid_file(text).unwrap();
-        assert_eq!((read.pid, read.standalone, read.port), (4711, false, Some(5432)));
-        assert_eq!(read.status.as_deref(), Some("ready"));
-
-        let single = parse_pid_file("-99\n/data\n1700000000\n").unwrap();
-        assert!(single.standalone);
-        assert_eq!(parse_pid_file(""), None);
-        assert_eq!(parse_pid_file("12"), None);
     }
 }

@@ -1,106 +1,19 @@
-//! Whether a server that was left behind has WAL that the cluster does not have, and taking it back.
+//! Taking a server that was left behind back: its recovery alone, and `pg_rewind`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cluster::{History, Lsn, PgVersion, SegmentSize, Timeline};
+use crate::cluster::{Lsn, PgVersion, Timeline};
 use crate::postgres::basebackup::Source;
 use crate::postgres::conf::ConfigPlace;
 use crate::postgres::{Installation, ProgramError, controldata, judge, run, standby};
 use crate::sys::files::{self, FileError};
 use crate::sys::process::Output;
 
-/// Bytes of a WAL page and of its header; the first page of a segment has the longer one.
-const PAGE: u64 = 8_192;
-const PAGE_HEADER: u64 = 24;
-const SEGMENT_HEADER: u64 = 40;
-
 /// A single-user start replays at most what lies in `pg_wal`.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(60 * 60);
 /// No rewind takes longer.
 const REWIND_LIMIT: Duration = Duration::from_secs(24 * 3600);
-
-/// Where a stopped server's own WAL ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// A replica: this was replayed; what was only received is replaced by streaming.
-    Replayed(Lsn),
-    /// A primary that stopped in order: its shutdown checkpoint ends here.
-    Stopped(Lsn),
-}
-
-/// Whether `pg_rewind` is needed before this server can follow that primary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Need {
-    No,
-    Yes,
-}
-
-/// Judges by the primary's timeline and its ancestors.
-pub fn need(local: Timeline, end: End, primary: Timeline, history: &History) -> Need {
-    if local == primary {
-        return Need::No;
-    }
-    if local > primary {
-        return Need::Yes;
-    }
-    let diverged = match (history.switch_point(local), end) {
-        (None, _) => true,
-        (Some(switch_point), End::Replayed(lsn)) => lsn > switch_point,
-        // Its last record is the checkpoint: the same end means the primary has exactly that WAL.
-        (Some(switch_point), End::Stopped(lsn)) => lsn != switch_point,
-    };
-    if diverged { Need::Yes } else { Need::No }
-}
-
-/// Returns where a record ends that begins at `lsn`: aligned to 8 bytes, with the page headers in between.
-fn record_end(lsn: Lsn, length: u64, segment: SegmentSize) -> Lsn {
-    let mut at = lsn.0;
-    let mut left = length.next_multiple_of(8);
-    while left > 0 {
-        let step = left.min(PAGE - at % PAGE);
-        at += step;
-        left -= step;
-        if left > 0 {
-            at += if at.is_multiple_of(segment.bytes()) { SEGMENT_HEADER } else { PAGE_HEADER };
-        }
-    }
-    Lsn(at)
-}
-
-/// Finds where the checkpoint record at `checkpoint` ends.
-///
-/// # Errors
-/// The WAL segment is gone, or the record is not a checkpoint.
-pub fn checkpoint_end(
-    installation: &Installation,
-    data_dir: &Path,
-    timeline: Timeline,
-    checkpoint: Lsn,
-) -> Result<Lsn, ProgramError> {
-    let program = installation
-        .program("pg_waldump")
-        .arg("--path")
-        .arg(data_dir.join("pg_wal"))
-        .arg(format!("--timeline={}", timeline.0))
-        .arg(format!("--start={checkpoint}"))
-        .arg("--limit=1")
-        .limit(Duration::from_secs(60));
-    let answer = run(&program)?.stdout_text();
-    let length = checkpoint_length(&answer)
-        .ok_or_else(|| ProgramError::Unreadable { program: "pg_waldump".into(), answer: answer.clone() })?;
-    let segment = controldata::report(installation, data_dir)?.segment_size();
-    Ok(record_end(checkpoint, length, segment))
-}
-
-/// Reads the total length out of `rmgr: XLOG len (rec/tot): 114/ 114, … desc: CHECKPOINT_SHUTDOWN …`.
-fn checkpoint_length(line: &str) -> Option<u64> {
-    if !line.contains("CHECKPOINT_") {
-        return None;
-    }
-    let after = line.split_once("len (rec/tot):")?.1;
-    after.split_once('/')?.1.split_once(',')?.0.trim().parse().ok()
-}
 
 /// A crashed server could not be brought to a clean end.
 #[derive(Debug, thiserror::Error)]
@@ -269,36 +182,7 @@ fn by_archive(place: &ConfigPlace, version: PgVersion) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::HistoryEntry;
     use crate::sys::process::{ProcessError, Program};
-
-    fn history(lines: &[(u32, u64)]) -> History {
-        let entry = |(timeline, lsn): &(u32, u64)| HistoryEntry {
-            timeline: Timeline(*timeline),
-            switch_point: Lsn(*lsn),
-            reason: String::new(),
-        };
-        History(lines.iter().map(entry).collect())
-    }
-
-    #[test]
-    fn only_wal_that_the_primary_lacks_asks_for_a_rewind() {
-        let two = history(&[(1, 100)]);
-        let cases = [
-            (1, End::Replayed(Lsn(100)), 1, Need::No, "the same timeline"),
-            (2, End::Replayed(Lsn(100)), 1, Need::Yes, "ahead of the primary's timeline"),
-            (1, End::Replayed(Lsn(100)), 2, Need::No, "replayed up to the switch"),
-            (1, End::Replayed(Lsn(101)), 2, Need::Yes, "replayed past the switch"),
-            (1, End::Stopped(Lsn(100)), 2, Need::No, "its checkpoint was the last record that both have"),
-            (1, End::Stopped(Lsn(160)), 2, Need::Yes, "its checkpoint lies past the switch"),
-            (1, End::Stopped(Lsn(60)), 2, Need::Yes, "its checkpoint is not in the primary's WAL"),
-        ];
-        for (local, end, primary, expected, why) in cases {
-            assert_eq!(need(Timeline(local), end, Timeline(primary), &two), expected, "{why}");
-        }
-        let gap = history(&[(2, 100)]);
-        assert_eq!(need(Timeline(1), End::Replayed(Lsn(1)), Timeline(3), &gap), Need::Yes, "no ancestor");
-    }
 
     #[test]
     fn a_rewind_leaves_its_mark_until_it_has_ended() {
@@ -345,27 +229,5 @@ mod tests {
         assert_eq!(options(&inside, 13), "--restore-target-wal");
         assert_eq!(options(&apart, 14), "");
         assert_eq!(options(&apart, 15), "--restore-target-wal --config-file=/etc/pg/postgresql.conf");
-    }
-
-    #[test]
-    fn records_end_aligned_and_past_the_headers_of_pages_they_cross() {
-        let segment = SegmentSize::default();
-        let end = segment.bytes();
-        assert_eq!(record_end(Lsn(0x0300_0028), 114, segment), Lsn(0x0300_00A0));
-        assert_eq!(record_end(Lsn(PAGE * 3 - 16), 114, segment), Lsn(PAGE * 3 + 24 + 104));
-        assert_eq!(record_end(Lsn(end - 16), 114, segment), Lsn(end + 40 + 104));
-        assert_eq!(
-            record_end(Lsn(PAGE * 3 - 120), 114, segment),
-            Lsn(PAGE * 3),
-            "up to the very end of a page"
-        );
-    }
-
-    #[test]
-    fn the_length_is_read_from_the_dump() {
-        let line = "rmgr: XLOG        len (rec/tot):    114/   114, tx:          0, lsn: 0/03000028, \
-                    prev 0/02000100, desc: CHECKPOINT_SHUTDOWN redo 0/3000028; tli 1";
-        assert_eq!(checkpoint_length(line), Some(114));
-        assert_eq!(checkpoint_length("rmgr: Standby len (rec/tot): 50/ 50, desc: RUNNING_XACTS"), None);
     }
 }

@@ -97,20 +97,6 @@ pub enum HttpError {
     Silent { url: String, limit_ms: u64 },
 }
 
-impl HttpError {
-    /// Tells whether the question surely reached nobody.
-    pub fn is_unsent(&self) -> bool {
-        matches!(
-            self,
-            HttpError::Url(_)
-                | HttpError::Name { .. }
-                | HttpError::Connect { .. }
-                | HttpError::Tls { .. }
-                | HttpError::NoTls(_)
-        )
-    }
-}
-
 /// Asks, and waits for the whole answer.
 ///
 /// # Errors

@@ -112,11 +112,6 @@ impl Packages {
     pub fn provider(&self, name: &str) -> Option<&str> {
         self.provided.get(name)?.first().map(String::as_str)
     }
-
-    /// Returns all installed packages by name.
-    pub fn all_installed(&self) -> impl Iterator<Item = &Package> {
-        self.by_name.values().flatten().filter(|p| p.is_installed)
-    }
 }
 
 /// Inode, size and time of change: dpkg replaces the file by rename.

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Gid, Pid, Uid, setgid, setgroups, setuid};
+use nix::unistd::Pid;
 
 use crate::sys::clock::{self};
 
@@ -33,23 +33,12 @@ const LIMIT: Duration = Duration::from_secs(30 * 60);
 const SYSTEM_FOLDERS: [&str; 6] =
     ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
-/// Whom a program runs as: numbers only, so that no name service is asked between fork and exec.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    pub uid: u32,
-    pub gid: u32,
-    /// Supplementary groups.
-    pub groups: Vec<u32>,
-}
-
 /// A program to run. Nothing happens before [`Program::run`].
 #[derive(Debug, Clone)]
 pub struct Program {
     argv: Vec<OsString>,
     environment: BTreeMap<OsString, Option<OsString>>,
-    only_own_environment: bool,
     folder: Option<PathBuf>,
-    identity: Option<Identity>,
     stdin: Vec<u8>,
     limit: Duration,
     idle_limit: Option<Duration>,
@@ -166,9 +155,7 @@ impl Program {
         Program {
             argv: vec![program.into()],
             environment,
-            only_own_environment: false,
             folder: None,
-            identity: None,
             stdin: Vec::new(),
             limit: LIMIT,
             idle_limit: None,
@@ -209,23 +196,9 @@ impl Program {
         self
     }
 
-    /// Gives the program nothing of this process's environment.
-    #[must_use]
-    pub fn only_own_environment(mut self) -> Program {
-        self.only_own_environment = true;
-        self
-    }
-
     #[must_use]
     pub fn folder(mut self, folder: impl Into<PathBuf>) -> Program {
         self.folder = Some(folder.into());
-        self
-    }
-
-    /// Runs the program as somebody else; only root may.
-    #[must_use]
-    pub fn identity(mut self, identity: Identity) -> Program {
-        self.identity = Some(identity);
         self
     }
 
@@ -350,13 +323,7 @@ impl Program {
         let program = self.argv.first().map_or(OsStr::new(""), OsString::as_os_str);
         let mut command = std::process::Command::new(program);
         command.args(self.argv.iter().skip(1));
-        if self.only_own_environment {
-            command.env_clear();
-        }
-        command.env(
-            "PATH",
-            search_path(if self.only_own_environment { None } else { std::env::var_os("PATH") }),
-        );
+        command.env("PATH", search_path());
         for (name, value) in &self.environment {
             match value {
                 Some(value) => command.env(name, value),
@@ -365,9 +332,6 @@ impl Program {
         }
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
-        }
-        if let Some(identity) = self.identity.clone() {
-            become_identity(&mut command, &identity);
         }
         command
     }
@@ -422,11 +386,11 @@ pub fn is_installed(program: &str) -> bool {
 
 /// Returns the folder in which [`Program::run`] would find a program that is given by its name alone.
 pub fn folder_of(program: &str) -> Option<PathBuf> {
-    std::env::split_paths(&search_path(std::env::var_os("PATH")))
-        .find(|folder| folder.join(program).is_file())
+    std::env::split_paths(&search_path()).find(|folder| folder.join(program).is_file())
 }
 
-fn search_path(inherited: Option<OsString>) -> OsString {
+fn search_path() -> OsString {
+    let inherited = std::env::var_os("PATH");
     let mut folders: Vec<PathBuf> = inherited.iter().flat_map(std::env::split_paths).collect();
     for folder in SYSTEM_FOLDERS.map(PathBuf::from) {
         if !folders.contains(&folder) {
@@ -435,24 +399,6 @@ fn search_path(inherited: Option<OsString>) -> OsString {
     }
     std::env::join_paths(folders)
         .unwrap_or_else(|_colon_in_path| OsString::from("/usr/sbin:/usr/bin:/sbin:/bin"))
-}
-
-#[expect(
-    unsafe_code,
-    reason = "changing identity between fork and exec has no safe form that keeps supplementary groups"
-)]
-fn become_identity(command: &mut std::process::Command, identity: &Identity) {
-    let groups: Vec<Gid> = identity.groups.iter().map(|g| Gid::from_raw(*g)).collect();
-    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
-    let change = move || -> std::io::Result<()> {
-        setgroups(&groups)?;
-        setgid(gid)?;
-        setuid(uid)?;
-        Ok(())
-    };
-    // SAFETY: the closure runs in the forked child and makes three plain system calls on numbers and a vector that were
-    // made before the fork; it allocates nothing and takes no lock.
-    unsafe { command.pre_exec(change) };
 }
 
 #[cfg(test)]

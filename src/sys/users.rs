@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::sys::files::{self, FileError};
-use crate::sys::process::{Identity, Program};
+use crate::sys::process::Program;
 
 /// A line of the user database.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -100,6 +100,15 @@ pub fn find_group(root: &Path, name: &str) -> Result<Option<Group>, FileError> {
         return Ok(Some(found.clone()));
     }
     Ok(ask_directory(root, "group", name).and_then(|line| parse_group(&line)))
+}
+
+/// Whom a program runs as: numbers only, so that no name service is asked between fork and exec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub uid: u32,
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
 }
 
 /// Returns whom a program runs as when it runs as `user`: with the groups of the file that list the user.

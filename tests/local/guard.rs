@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use keddah::guard::client::{Guard, Link};
+use keddah::guard::client::{Guard, Link, hello};
 use keddah::guard::protocol::{Gate, Margins, OLDEST, Refusal, Request, StartAs, StopMode, VERSION};
 use keddah::sys::clock;
 use nix::sys::signal::{Signal, kill};
@@ -398,20 +398,20 @@ fn tasks_are_told_what_happens_and_their_asks_overlap() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let link = Link::connect(&bed.place.socket).unwrap();
-        link.hello(None).await.unwrap();
-        let Request::Start { start_as, argv, env, output } = bed.start_request(StartAs::Replica, &[]) else {
-            unreachable!("a start")
-        };
-        let server = link.start(start_as, argv, env, output).await.unwrap().server.unwrap();
+        let limit = Duration::from_secs(5);
+        let status = || link.ask(Request::Status, limit);
+        link.ask(hello(None), limit).await.unwrap();
+        let start = bed.start_request(StartAs::Replica, &[]);
+        let server = link.ask(start, limit).await.unwrap().server.unwrap();
 
         let mut notices = link.notices();
         for _ in 0..20 {
-            let (one, other) = tokio::join!(link.status(), link.status());
+            let (one, other) = tokio::join!(status(), status());
             assert_eq!(one.unwrap().version, other.unwrap().version);
         }
         kill(pid(server.pid), Signal::SIGKILL).unwrap();
         // The asks read the notice off the connection before anybody waits for one.
-        while !link.status().await.unwrap().nobody_left {
+        while !status().await.unwrap().nobody_left {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let exit = loop {

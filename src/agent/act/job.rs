@@ -31,8 +31,7 @@ use crate::sys::files::{self, FileError};
 use crate::sys::process::{Leash, Output, ProcessError, Program};
 
 /// The programs that jobs run.
-pub const PROGRAMS: [&str; 6] =
-    ["initdb", "pg_basebackup", "pg_rewind", "pg_receivewal", "postgres", "pg_waldump"];
+pub const PROGRAMS: [&str; 5] = ["initdb", "pg_basebackup", "pg_rewind", "pg_receivewal", "postgres"];
 
 /// Nothing is copied for longer.
 pub(super) const COPY_LIMIT: Duration = Duration::from_secs(7 * 24 * 3600);

@@ -79,10 +79,6 @@ impl Gate {
         *self.inner.hold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn socket(&self) -> &std::path::Path {
-        &self.inner.socket
-    }
-
     /// Sets what this agent shows when it says hello, and says it.
     ///
     /// # Errors

@@ -12,6 +12,6 @@ pub mod tree;
 pub use parse::{Catalog, Parser};
 pub use tree::{
     Block, Common, Condition, Handler, HandlerGroup, Import, ImportKind, ImportRole, ImportTasks, Include,
-    IncludeRole, IncludeTasks, LoopControl, LoopKind, LoopOver, Play, Role, RoleUse, Section, Statement,
-    Task, TaskFile, VarsFile,
+    IncludeRole, IncludeTasks, LoopControl, LoopKind, LoopOver, Play, Role, RoleUse, Statement, Task,
+    TaskFile, VarsFile,
 };

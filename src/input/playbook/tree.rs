@@ -81,16 +81,6 @@ impl Play {
     }
 }
 
-/// Where in a play a statement stands; the order of the variants is the order of running.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Section {
-    PreTasks,
-    Roles,
-    Tasks,
-    PostTasks,
-    Handlers,
-}
-
 /// An entry of `vars_files`: one file that must exist, or a list of which the first that exists counts. Templated per host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VarsFile {
@@ -275,18 +265,6 @@ pub struct Role {
     /// Roles that run before this one, from `meta/main.yml`.
     pub dependencies: Vec<RoleUse>,
     pub allow_duplicates: bool,
-}
-
-impl Role {
-    /// Returns `defaults/main`.
-    pub fn main_defaults(&self) -> Dict {
-        self.defaults.get("main").cloned().unwrap_or_default()
-    }
-
-    /// Returns `vars/main`.
-    pub fn main_vars(&self) -> Dict {
-        self.vars.get("main").cloned().unwrap_or_default()
-    }
 }
 
 /// One mention of a role in `roles:` or in another role's dependencies.
