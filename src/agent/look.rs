@@ -1,6 +1,9 @@
 //! One look: etcd, the guard, Postgres, put together into a [`View`]; and what the configuration makes of them.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -26,9 +29,6 @@ use crate::settings::Settings;
 use crate::settings::table::SHORTEST_TTL_OF_PATRONI;
 use crate::sys::files::{self, Attributes};
 use crate::sys::{children, clock};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 /// How long the guard may take to answer.
 const GUARD_LIMIT: Duration = Duration::from_secs(2);

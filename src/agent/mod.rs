@@ -29,6 +29,7 @@ mod look;
 mod mixed;
 pub mod promises;
 pub mod recorder;
+mod requests;
 pub mod schedule;
 pub mod shown;
 mod start;
@@ -65,15 +66,15 @@ use crate::agent::observe::peers;
 use crate::agent::observe::postgres::{Looked, Observer};
 use crate::agent::promises::{Asker, Promises};
 use crate::agent::recorder::Recorder;
-use crate::agent::schedule::{Scheduled, Turn};
+use crate::agent::schedule::Scheduled;
 use crate::agent::shown::Shown;
 use crate::agent::state::State;
 use crate::agent::upgrade::Upgrade;
 use crate::agent::view::{
-    Deed, Outcome, Peers, Promised, ReinitializeRequest, RequestId, RestartRequest, Seen, Tick, Verdict, View,
+    Deed, Outcome, Peers, Promised, ReinitializeRequest, RestartRequest, Seen, Tick, Verdict, View,
 };
 use crate::agent::wake::Signals;
-use crate::cluster::{Lsn, MemberName, UnixMs};
+use crate::cluster::{Lsn, MemberName};
 use crate::contract::config::AgentConfig;
 use crate::contract::keys::Keys;
 use crate::etcd::Client;
@@ -373,81 +374,6 @@ impl Agent {
         self.lead_slots =
             round.positions.into_iter().map(|(member, lsn)| (member.slot_name(), lsn)).collect();
         Verdict::Done
-    }
-
-    fn answer(&mut self, id: RequestId, done: bool) {
-        if self.restart.as_ref().is_some_and(|(request, _)| request.id == id)
-            && let Some((_, asker)) = self.restart.take()
-        {
-            // The asker may have gone.
-            let _ = asker.send(done);
-        }
-        if self.reinitialize.as_ref().is_some_and(|request| request.id == id) {
-            self.reinitialize = None;
-        }
-    }
-
-    fn take_asks(&mut self) {
-        while let Ok(ask) = self.asks.try_recv() {
-            self.take(ask);
-        }
-    }
-
-    fn take(&mut self, ask: Ask) {
-        self.next_request += 1;
-        let id = RequestId(self.next_request);
-        match ask {
-            Ask::Restart { only_role, only_if_pending, done } => {
-                self.restart = Some((RestartRequest { id, only_role, only_if_pending }, done));
-            }
-            Ask::Schedule { scheduled, done } => {
-                let free = self.scheduled.is_none();
-                if free {
-                    self.scheduled = Some(scheduled);
-                }
-                // The asker may have gone.
-                let _ = done.send(free);
-            }
-            Ask::Unschedule { done } => {
-                let _ = done.send(self.scheduled.take().is_some());
-            }
-            Ask::Reinitialize { from_leader } => {
-                self.reinitialize = Some(ReinitializeRequest { id, from_leader });
-            }
-            Ask::Reload => self.signals.reload.store(true, Ordering::Relaxed),
-            Ask::Upgrade { done } => self.upgrade.ask(done),
-            Ask::Look => {}
-        }
-    }
-
-    /// Turns a scheduled restart whose time has come into a request.
-    fn take_scheduled(&mut self) {
-        let Some(scheduled) = &self.scheduled else { return };
-        let shown = self.shown.borrow().clone();
-        let started = shown.as_ref().and_then(|shown| shown.extras.postmaster_start_time.as_deref());
-        let version =
-            shown.as_ref().and_then(|shown| shown.view.postgres.version).map_or(0, |version| version.0);
-        let now = UnixMs(clock::wall().as_millisecond());
-        let late_ms = i64::try_from((self.settings.loop_wait * 3 / 2).as_millis()).unwrap_or(i64::MAX);
-        match scheduled.turn(now, late_ms, started, version) {
-            Turn::Wait => return,
-            Turn::Needless => tracing::info!("the scheduled restart is dropped: there is no need for it"),
-            Turn::Late => tracing::warn!("the scheduled restart is dropped: its time has passed"),
-            Turn::Now => {
-                let (only_role, only_if_pending) = (scheduled.only_role, scheduled.only_if_pending);
-                tracing::info!("the scheduled restart is due");
-                // Nobody waits for its end.
-                self.take(Ask::Restart { only_role, only_if_pending, done: oneshot::channel().0 });
-            }
-        }
-        self.scheduled = None;
-    }
-
-    fn until_scheduled(&self) -> Duration {
-        let now = clock::wall().as_millisecond();
-        self.scheduled.as_ref().map_or(Duration::MAX, |scheduled| {
-            Duration::from_millis(u64::try_from(scheduled.at.0.saturating_sub(now)).unwrap_or(0))
-        })
     }
 
     fn publish(&self, view: &View, looked: &Looked, decision: &Decision) {
