@@ -14,6 +14,7 @@ fn lists_are_those_of_patronictl() {
     monitoring_reads_what_it_knows(&agents);
     a_script_learns_by_the_exit_code(&agents);
     a_file_that_the_agent_does_not_write_counts_after_a_reload(&agents);
+    a_copy_under_way_is_not_begun_anew(&agents);
     a_person_edits_the_configuration(&agents);
     let collation = "SELECT datcollate FROM pg_database WHERE datname = 'template1'";
     assert_eq!(
@@ -86,6 +87,14 @@ fn a_file_that_the_agent_does_not_write_counts_after_a_reload(agents: &Agents) {
 
     agents.patronictl("a", &["reload", "demo", "b", "--force"]);
     within(SLOW, "the server has read it", || agents.sql("b", "SHOW work_mem").as_deref() == Some("7MB"));
+}
+
+fn a_copy_under_way_is_not_begun_anew(agents: &Agents) {
+    assert_eq!(agents.post("c", "/reinitialize", "").0, 200);
+    within(SLOW, "a second one is refused", || {
+        agents.post("c", "/reinitialize", "") == (503, "reinitialize already in progress".to_owned())
+    });
+    within(SLOW, "it is done", || agents.streaming() == 2);
 }
 
 /// Edits as a person does, with a program in the place of the editor and answers in the place of the keyboard.

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::agent::observe::dcs::{self, DcsRead};
 use crate::agent::schedule::Scheduled;
 use crate::agent::shown::Shown;
-use crate::agent::view::{Running, Started};
+use crate::agent::view::{JobState, Running, Started};
 use crate::cluster::{FailoverRequest, UnixMs};
 use crate::contract::document::{Document, boolean, python_json};
 use crate::contract::dynamic;
@@ -213,12 +213,17 @@ impl Commands {
     }
 
     /// `POST /reinitialize`.
-    pub async fn reinitialize(&self, body: &Map<String, Value>, is_leader: bool, has_leader: bool) -> Answer {
-        if is_leader {
+    pub async fn reinitialize(&self, body: &Map<String, Value>, shown: &Shown) -> Answer {
+        if shown.leader() == Some(&shown.view.me) {
             return Answer::text(503, "I am the leader, can not reinitialize");
         }
-        if !has_leader {
+        if shown.leader().is_none() {
             return Answer::text(503, "Cluster has no leader, can not reinitialize");
+        }
+        let force = body.get("force").and_then(boolean).unwrap_or(false);
+        let busy = shown.view.job.as_ref().is_some_and(|report| report.state == JobState::Running);
+        if busy && !force {
+            return Answer::text(503, "reinitialize already in progress");
         }
         let from_leader = body.get("from_leader").and_then(boolean).unwrap_or(false);
         let _ = self.asks.send(Ask::Reinitialize { from_leader }).await;

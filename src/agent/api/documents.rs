@@ -32,6 +32,7 @@ pub fn health(shown: &Shown, moment: Moment) -> Health {
         standby_leader: moment.holds_lock && replica && shown.view.settings.standby_cluster.is_some(),
         noloadbalance: shown.tags_read().noloadbalance,
         dcs_known: shown.dcs_is_known(),
+        position_known: shown.dcs_is_known() || shown.extras.latest_end_lsn > 0,
         sync_standby: is_sync_standby(shown) && !is_quorum(shown),
         quorum_standby: is_sync_standby(shown) && is_quorum(shown),
         paused: shown.view.settings.pause,

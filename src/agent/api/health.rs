@@ -20,6 +20,8 @@ pub struct Health {
     pub noloadbalance: bool,
     /// Etcd answered in the last look.
     pub dcs_known: bool,
+    /// How far the leader is: etcd says it, or the WAL receiver.
+    pub position_known: bool,
     /// A synchronous standby that every commit waits for.
     pub sync_standby: bool,
     /// One of the synchronous standbys that enough of are waited for.
@@ -109,7 +111,7 @@ fn is_ready(query: &BTreeMap<String, String>, health: &Health, leader: bool) -> 
         health.replay_lag
     };
     let limit = query.get("lag").and_then(|text| parse_bytes(text)).unwrap_or(health.maximum_lag_on_failover);
-    health.running && health.dcs_known && health.replication_state == "streaming" && lag <= limit
+    health.running && health.position_known && health.replication_state == "streaming" && lag <= limit
 }
 
 /// Reads bytes with Postgres's units: `10MB`, `1048576`, `512 kB`.
@@ -150,6 +152,7 @@ mod tests {
             running: true,
             replica: true,
             dcs_known: true,
+            position_known: true,
             replication_state: "streaming".to_owned(),
             maximum_lag_on_failover: 1 << 20,
             loop_alive: true,
@@ -163,6 +166,7 @@ mod tests {
             leader: true,
             primary: true,
             dcs_known: true,
+            position_known: true,
             loop_alive: true,
             ..Health::default()
         }
@@ -215,6 +219,14 @@ mod tests {
         assert_eq!(ask("/readiness", &lagging), 503);
         assert_eq!(ask("/async", &lagging), 200);
         assert_eq!(ask("/replica", &Health { noloadbalance: true, ..replica() }), 503);
+    }
+
+    #[test]
+    fn a_streaming_replica_is_ready_while_etcd_is_silent() {
+        let silent = Health { dcs_known: false, position_known: true, ..replica() };
+
+        assert_eq!(ask("/readiness", &silent), 200);
+        assert_eq!(ask("/readiness", &Health { position_known: false, ..silent }), 503);
     }
 
     #[test]

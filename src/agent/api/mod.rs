@@ -252,8 +252,7 @@ impl Api {
                 let Some(shown) = self.window.look() else {
                     return Answer::text(503, "the agent is starting");
                 };
-                let is_leader = shown.leader() == Some(&shown.view.me);
-                commands.reinitialize(&body, is_leader, shown.leader().is_some()).await
+                commands.reinitialize(&body, &shown).await
             }
             (_, path) => Answer::text(501, format!("Unsupported method or path ({method} {path})")),
         }
