@@ -21,10 +21,13 @@ impl World {
         let agent = self.hosts[host].agent.as_mut().unwrap();
         agent.looked_at = self.now;
         agent.woken = false;
-        agent.tags = view.tags.clone();
-        agent.watchdog = view.watchdog;
-        agent.room = view.disk.room;
         let decision = decide(&view, &agent.memory);
+        // What it takes the lock by: the transaction may arrive late, when a person has changed the tags.
+        if decision.actions.iter().any(|action| action.deed() == Deed::TakeLeaderKey) {
+            agent.tags = view.tags.clone();
+            agent.watchdog = view.watchdog;
+            agent.room = view.disk.room;
+        }
         let reason = decision.reason.to_string();
         let code = decision.reason.code();
         let changed = agent.last_reason != code;

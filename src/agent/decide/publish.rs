@@ -14,8 +14,9 @@ use super::situation::{Lock, Server, Situation, Was};
 
 /// Adds the member document, where it is due, and the callbacks of a changed role.
 pub(super) fn publish(s: &Situation<'_>, draft: &mut Draft<'_>) {
-    // Nobody stands while a document says that its member may be writing, so it goes before the release of the lock;
-    // and before what a full volume may refuse.
+    // Nobody stands while a document says that its member may be writing, so it goes before what lets the server write,
+    // and before the release of the lock; and before what a full volume may refuse.
+    let facts = facts(s, draft);
     let last = draft.actions.iter().position(|action| {
         matches!(
             action,
@@ -23,13 +24,15 @@ pub(super) fn publish(s: &Situation<'_>, draft: &mut Draft<'_>) {
                 | Action::ReleaseLeaderKey { .. }
                 | Action::AbandonInitialize { .. }
                 | Action::Brake { .. }
+                | Action::StartPrimary { .. }
+                | Action::Promote { .. }
         )
     });
     let tail = last.map(|at| draft.actions.split_off(at)).unwrap_or_default();
     if let (Some(snapshot), Lease::Held { id, next, deadline, .. }) = (s.snapshot(), s.view.lease)
         && s.now() < deadline
     {
-        let (facts, seen) = (facts(s, draft), snapshot.revision);
+        let seen = snapshot.revision;
         if let Some((fence, to)) = lease::moves(s, id, next, draft) {
             draft.act(Action::MoveLock { fence, seen, to, facts: facts.clone() });
             draft.memory.published = Some((s.now(), to, facts));
@@ -128,6 +131,9 @@ fn words(s: &Situation<'_>, draft: &Draft<'_>) -> (State, Role) {
         Started::Primary => Role::Primary,
         Started::Replica => Role::Replica,
     };
+    if draft.actions.iter().any(|action| matches!(action, Action::StartPrimary { .. })) {
+        return (State::Starting, Role::Primary);
+    }
     match s.server {
         Server::NoData | Server::Unfinished => (State::Stopped, Role::Uninitialized),
         Server::Unreadable => (State::Unknown, Role::Replica),

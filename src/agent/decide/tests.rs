@@ -109,7 +109,12 @@ fn a_crashed_leader_with_the_lock_is_started_as_primary_again() {
     let decision = decision(healthy("a").with(|f| f.view.postgres.process = Process::Crashed));
 
     assert_eq!(decision.reason, Reason::StartingAsPrimary);
-    assert_eq!(decision.actions[0], Action::StartPrimary { fence: FENCE });
+    // Its document says beforehand that it may write.
+    let [Action::PublishMember { facts, .. }, start, ..] = decision.actions.as_slice() else {
+        panic!("{:?}", decision.actions)
+    };
+    assert_eq!((facts.state, facts.role), (State::Starting, Role::Primary));
+    assert_eq!(*start, Action::StartPrimary { fence: FENCE });
 }
 
 #[test]
@@ -194,7 +199,12 @@ fn a_replica_with_the_lock_is_promoted_through_the_gate() {
     let fence = Fence { lease: LeaseId(2), create_revision: Revision(5) };
 
     assert_eq!(decision.reason, Reason::Promoting { timeline: Timeline(1), lsn: END });
-    assert_eq!(decision.actions[..2], [Action::Arm { fence }, Action::Promote { fence }]);
+    assert_eq!(deeds(&decision), [Deed::Arm, Deed::Promote]);
+    assert_eq!(decision.actions.first(), Some(&Action::Arm { fence }));
+    let at = |deed: Deed| decision.actions.iter().position(|action| action.deed() == deed).unwrap();
+    assert!(at(Deed::PublishMember) < at(Deed::Promote), "its document says beforehand that it may write");
+    let Action::PublishMember { facts, .. } = &decision.actions[at(Deed::PublishMember)] else { panic!() };
+    assert_eq!(facts.role, Role::Promoted);
 }
 
 #[test]
