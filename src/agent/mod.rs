@@ -315,6 +315,13 @@ impl Agent {
                 Verdict::Done
             }
             Action::SetDataAside => on_data(set_data_aside(self.instance.data_dir())),
+            Action::SignTimeline { timeline } => {
+                // What else is to be done does not wait for it; it is tried again in the next look.
+                if let Err(error) = history::sign(self.instance.data_dir(), *timeline, &self.me) {
+                    tracing::warn!(error = %crate::sys::chain(&error), "the timeline is not signed");
+                }
+                Verdict::Done
+            }
             Action::LeaveTimeline { timeline } => {
                 on_data(history::forget(self.instance.data_dir(), *timeline).map_err(JobError::from))
             }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::cluster::{Lsn, ParseError};
+use crate::cluster::{Lsn, MemberName, ParseError};
 
 /// The number of a timeline: 1 after initdb, higher after each promotion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +39,8 @@ pub struct HistoryEntry {
     /// Where the following timeline branched off.
     pub switch_point: Lsn,
     pub reason: String,
+    /// Who led when the following timeline was begun, where that is known.
+    pub leader: Option<MemberName>,
 }
 
 /// The ancestors of a timeline, oldest first; empty on timeline 1.
@@ -65,12 +67,25 @@ impl History {
         }
     }
 
-    /// Tells whether both left some timeline, at different points: timelines of one number were begun twice.
+    /// Tells whether both left some timeline, at different points or under different leaders: timelines of one number were
+    /// begun twice.
     pub fn contradicts(&self, other: &History) -> bool {
-        let elsewhere = |entry: &HistoryEntry| {
-            other.switch_point(entry.timeline).is_some_and(|lsn| lsn != entry.switch_point)
-        };
-        self.0.iter().any(elsewhere)
+        self.pairs(other).any(|(one, another)| one.switch_point != another.switch_point)
+            || self.forks_in_place(other)
+    }
+
+    /// Tells whether two leaders have begun a timeline of one number at one point. Postgres sees one timeline there.
+    pub fn forks_in_place(&self, other: &History) -> bool {
+        self.pairs(other).any(|(one, another)| {
+            let leaders = one.leader.as_ref().zip(another.leader.as_ref());
+            one.switch_point == another.switch_point && leaders.is_some_and(|(one, another)| one != another)
+        })
+    }
+
+    /// Returns the lines of both about the same timeline.
+    fn pairs<'a>(&'a self, other: &'a History) -> impl Iterator<Item = (&'a HistoryEntry, &'a HistoryEntry)> {
+        let same = |entry: &HistoryEntry| other.0.iter().find(|other| other.timeline == entry.timeline);
+        self.0.iter().filter_map(move |entry| Some((entry, same(entry)?)))
     }
 
     /// Keeps the last `entries` lines only.
@@ -89,6 +104,7 @@ mod tests {
             timeline: Timeline(*timeline),
             switch_point: Lsn(*lsn),
             reason: "no recovery target specified".to_owned(),
+            leader: None,
         };
         History(lines.iter().map(entry).collect())
     }
@@ -100,6 +116,21 @@ mod tests {
         assert!(three.contradicts(&history(&[(1, 100), (2, 201)])));
         assert!(!three.contradicts(&history(&[(2, 200), (3, 300)])), "what is not there says nothing");
         assert!(!three.contradicts(&History::default()));
+    }
+
+    #[test]
+    fn timelines_of_one_number_and_one_beginning_are_told_apart_by_who_led() {
+        let led = |leader: Option<&str>| {
+            let mut two = history(&[(1, 100)]);
+            two.0[0].leader = leader.map(|name| name.parse().unwrap());
+            two
+        };
+
+        assert!(led(Some("a")).forks_in_place(&led(Some("b"))));
+        assert!(led(Some("a")).contradicts(&led(Some("b"))));
+        assert!(!led(Some("a")).contradicts(&led(Some("a"))));
+        assert!(!led(Some("a")).contradicts(&led(None)), "what is not known says nothing");
+        assert!(!led(Some("a")).forks_in_place(&history(&[(1, 101)])), "these differ to Postgres too");
     }
 
     #[test]

@@ -34,6 +34,7 @@ fn line(value: &Value) -> Option<HistoryLine> {
             timeline: Timeline(u32::try_from(fields.first()?.as_u64()?).ok()?),
             switch_point: Lsn(fields.get(1)?.as_u64()?),
             reason: text(2).unwrap_or_default(),
+            leader: None,
         },
         time: text(3),
         leader: text(4),
@@ -62,7 +63,11 @@ pub fn to_json(lines: &[HistoryLine]) -> Value {
 
 /// Returns what decisions need of it.
 pub fn to_history(lines: &[HistoryLine]) -> History {
-    History(lines.iter().map(|line| line.entry.clone()).collect())
+    let entry = |line: &HistoryLine| HistoryEntry {
+        leader: line.leader.as_ref().and_then(|name| name.parse().ok()),
+        ..line.entry.clone()
+    };
+    History(lines.iter().map(entry).collect())
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::cluster::{History, HistoryEntry, Lsn, Timeline};
-use crate::sys::files::{self, FileError};
+use crate::cluster::{History, HistoryEntry, Lsn, MemberName, Timeline};
+use crate::sys::files::{self, Attributes, FileError};
 
 /// Reads the text of a history file. Lines that are none (comments, blank ones) are passed over, as Postgres does.
 pub fn parse(text: &str) -> History {
@@ -18,7 +18,8 @@ fn entry(line: &str) -> Option<HistoryEntry> {
     let mut words = line.splitn(3, |c: char| c.is_ascii_whitespace()).map(str::trim);
     let timeline: Timeline = words.next()?.parse().ok()?;
     let switch_point: Lsn = words.next()?.parse().ok()?;
-    Some(HistoryEntry { timeline, switch_point, reason: words.next().unwrap_or("").to_owned() })
+    let reason = words.next().unwrap_or("").to_owned();
+    Some(HistoryEntry { timeline, switch_point, reason, leader: None })
 }
 
 /// Returns the name of a timeline's history file.
@@ -32,7 +33,32 @@ pub fn read(data_dir: &Path, timeline: Timeline) -> Option<History> {
         return Some(History::default());
     }
     let text = std::fs::read_to_string(data_dir.join("pg_wal").join(file_name(timeline))).ok()?;
-    Some(parse(&text))
+    let mut history = parse(&text);
+    if let Some(last) = history.0.last_mut() {
+        last.leader = signature(data_dir).filter(|(of, _)| *of == timeline).map(|(_, leader)| leader);
+    }
+    Some(history)
+}
+
+/// In a data directory: the timeline that was begun by its primary, and who that was. It goes with each copy of the
+/// data and with a rewind, as the timeline does, and not with a stream of WAL.
+const SIGNATURE: &str = "keddah.timeline";
+
+/// Notes that `leader` has begun `timeline` on this data: where a leader that nobody heard of has begun one of the same
+/// number at the same point, nothing else tells them apart.
+///
+/// # Errors
+/// The data directory may not be written.
+pub fn sign(data_dir: &Path, timeline: Timeline, leader: &MemberName) -> Result<(), FileError> {
+    let owner_only = Attributes { mode: Some(0o600), uid: None, gid: None };
+    let text = format!("{timeline} {leader}\n");
+    files::replace(&data_dir.join(SIGNATURE), text.as_bytes(), owner_only)
+}
+
+fn signature(data_dir: &Path) -> Option<(Timeline, MemberName)> {
+    let text = std::fs::read_to_string(data_dir.join(SIGNATURE)).ok()?;
+    let (timeline, leader) = text.trim_end().split_once(' ')?;
+    Some((timeline.parse().ok()?, leader.parse().ok()?))
 }
 
 /// Returns the newest timeline whose history lies in the data directory: a start in recovery goes on to it.
@@ -66,6 +92,23 @@ pub fn forget(data_dir: &Path, timeline: Timeline) -> Result<(), FileError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_signature_counts_for_its_timeline_only() {
+        let data = tempfile::tempdir().unwrap();
+        let wal = data.path().join("pg_wal");
+        std::fs::create_dir(&wal).unwrap();
+        let text = b"1\t0/100\tno recovery target specified\n";
+        files::replace(&wal.join(file_name(Timeline(2))), text, Attributes::default()).unwrap();
+        let leader = || read(data.path(), Timeline(2)).unwrap().last().unwrap().leader.clone();
+        let name: MemberName = "db 1".parse().unwrap();
+
+        assert_eq!(leader(), None);
+        sign(data.path(), Timeline(2), &name).unwrap();
+        assert_eq!(leader(), Some(name.clone()));
+        sign(data.path(), Timeline(3), &name).unwrap();
+        assert_eq!(leader(), None);
+    }
 
     #[test]
     fn lines_are_read_as_postgres_writes_them() {

@@ -201,6 +201,13 @@ impl World {
                 postgres.process = Process::Stopped;
                 Verdict::Done
             }
+            Action::SignTimeline { timeline } => {
+                let me = self.hosts[host].name.clone();
+                if let Some(disk) = &mut self.hosts[host].postgres.disk {
+                    disk.sign(timeline, me);
+                }
+                Verdict::Done
+            }
             Action::LeaveTimeline { timeline } => {
                 let Some(disk) = &mut self.hosts[host].postgres.disk else { return Verdict::Failed };
                 disk.forget(timeline);

@@ -225,9 +225,12 @@ impl World {
         // What a process sent that was killed may come late: the history of a timeline before, under the same lock. It is
         // true as far as it goes, and never in the place of a longer one.
         let known = before.history.as_ref().map_or(0, |(history, _)| history.0.len());
+        let lines = |history: &History| -> Vec<(Timeline, Lsn)> {
+            history.0.iter().map(|entry| (entry.timeline, entry.switch_point)).collect()
+        };
         let agrees = host.postgres.disk.as_ref().is_none_or(|disk| {
-            let told = disk.history();
-            told == history || (told.0.starts_with(&history.0) && known <= history.0.len())
+            let (has, told) = (lines(disk.history()), lines(history));
+            has == told || (has.starts_with(&told) && known <= told.len())
         });
         let last = history.last().map_or(0, |entry| entry.timeline.0 + 1);
         self.oracle.highest_timeline = self.oracle.highest_timeline.max(last);

@@ -314,8 +314,12 @@ impl Etcd {
                 self.fenced(fence, |etcd, rev| etcd.status = Some((status, rev)))
             }
             Action::WriteHistory { fence, seen, history } => {
+                let mut told = history;
+                if let Some(last) = told.0.last_mut() {
+                    last.leader.get_or_insert_with(|| me.clone());
+                }
                 Self::rev(&self.history) <= seen
-                    && self.fenced(fence, |etcd, rev| etcd.history = Some((history, rev)))
+                    && self.fenced(fence, |etcd, rev| etcd.history = Some((told, rev)))
             }
             Action::WriteFailsafe { fence, members } => {
                 self.fenced(fence, |etcd, rev| etcd.failsafe = Some((members, rev)))

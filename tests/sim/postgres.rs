@@ -136,6 +136,7 @@ impl Disk {
                 timeline: before,
                 switch_point: self.end(),
                 reason: "no recovery target specified".to_owned(),
+                leader: None,
             });
         }
         self.wal.push(record);
@@ -153,6 +154,14 @@ impl Disk {
         };
         other.wal.get(self.wal.len() - 1).is_some_and(differs)
             || begun(other).is_some_and(|theirs| begun(self) != Some(theirs))
+    }
+
+    /// Notes who has begun a timeline.
+    pub fn sign(&mut self, timeline: Timeline, leader: MemberName) {
+        let begun = self.branches.0.iter_mut().find(|entry| entry.timeline.0 + 1 == timeline.0);
+        if let Some(entry) = begun {
+            entry.leader = Some(leader);
+        }
     }
 
     /// Loses the last records.

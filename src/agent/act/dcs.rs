@@ -287,14 +287,17 @@ impl DcsActor {
             .iter()
             .map(|entry| {
                 let same = known.iter().find(|line| {
-                    line.entry.timeline == entry.timeline && line.entry.switch_point == entry.switch_point
+                    let led = line.leader.as_deref().zip(entry.leader.as_ref());
+                    line.entry.timeline == entry.timeline
+                        && line.entry.switch_point == entry.switch_point
+                        && led.is_none_or(|(told, here)| told == here.as_str())
                 });
                 match same {
                     Some(line) => line.clone(),
                     None if newest == Some(entry.timeline) => HistoryLine {
                         entry: entry.clone(),
                         time: Some(iso_now()),
-                        leader: Some(self.me.as_str().to_owned()),
+                        leader: Some(entry.leader.as_ref().unwrap_or(&self.me).to_string()),
                     },
                     None => HistoryLine { entry: entry.clone(), time: None, leader: None },
                 }

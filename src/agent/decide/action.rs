@@ -212,6 +212,10 @@ pub enum Action {
     CancelJob,
     /// Move the data directory of a failed bootstrap to a name ending in `.failed`.
     SetDataAside,
+    /// Note on the data that this member has begun the timeline it writes on.
+    SignTimeline {
+        timeline: Timeline,
+    },
     /// Remove from `pg_wal` what is of this timeline, which is not the leader's and which the data has nothing of.
     LeaveTimeline {
         timeline: Timeline,
@@ -337,6 +341,7 @@ impl Action {
             Action::StartJob { .. } => Deed::StartJob,
             Action::CancelJob => Deed::CancelJob,
             Action::SetDataAside => Deed::SetDataAside,
+            Action::SignTimeline { .. } => Deed::SignTimeline,
             Action::LeaveTimeline { .. } => Deed::LeaveTimeline,
             Action::EndBootstrap => Deed::EndBootstrap,
             Action::Callback { .. } => Deed::Callback,

@@ -325,9 +325,10 @@ pub(super) fn write_status(
     }
 }
 
-/// Compares two histories by where timelines were left; the words of the reasons may differ.
+/// Compares two histories by where timelines were left and who led next; the words of the reasons may differ.
 fn same_branches(one: &History, other: &History) -> bool {
     one.0.len() == other.0.len()
+        && !one.forks_in_place(other)
         && one
             .0
             .iter()

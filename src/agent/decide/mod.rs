@@ -46,7 +46,7 @@ pub use slots::needs_feedback;
 use crate::agent::view::{ControlState, Guard, Job, JobState, StopMode, Tick, View};
 
 use draft::{Choice, Draft, Wake};
-use situation::{LeaseWord, Lock, Situation};
+use situation::{LeaseWord, Lock, Server, Situation};
 
 /// What a member does next, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -84,8 +84,19 @@ pub fn decide(view: &View, memory: &Memory) -> Decision {
     let situation = Situation::of(view);
     let mut draft = Draft::new(situation, memory.clone());
     let (reason, wake) = choose(&situation, &mut draft);
+    sign_timeline(&situation, &mut draft);
     publish::publish(&situation, &mut draft);
     draft.finish(reason, wake)
+}
+
+/// Notes on a primary's data who has begun its timeline, before anything that needs etcd: only its beginner is ever primary
+/// on a timeline, and where nobody is told of it, this alone tells it from another one of that number.
+fn sign_timeline(s: &Situation<'_>, draft: &mut Draft<'_>) {
+    if let Server::Primary(facts) = s.server
+        && facts.history.last().is_some_and(|entry| entry.leader.is_none())
+    {
+        draft.actions.insert(0, Action::SignTimeline { timeline: facts.timeline });
+    }
 }
 
 /// The order of the questions: does etcd answer; may a server write; is the data this cluster's; is anything under

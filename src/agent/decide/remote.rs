@@ -105,8 +105,12 @@ mod tests {
 
     /// The other cluster is on timeline 2, which left timeline 1 at this point.
     fn failed_over(asked: Tick, at: Lsn) -> Remote {
-        let entry =
-            HistoryEntry { timeline: Timeline(1), switch_point: at, reason: "no recovery target".to_owned() };
+        let entry = HistoryEntry {
+            timeline: Timeline(1),
+            switch_point: at,
+            reason: "no recovery target".to_owned(),
+            leader: None,
+        };
         Remote {
             asked,
             system_id: SystemId(7),
@@ -286,7 +290,8 @@ mod tests {
     /// This cluster was on timeline 5 before it became the other one's standby.
     #[test]
     fn numbers_of_its_own_timelines_keep_nobody_of_a_standby_cluster_from_the_lock() {
-        let old = HistoryEntry { timeline: Timeline(4), switch_point: Lsn(9), reason: String::new() };
+        let old =
+            HistoryEntry { timeline: Timeline(4), switch_point: Lsn(9), reason: String::new(), leader: None };
         let world = standby(healthy("b")).leader_gone().history(History(vec![old]));
 
         let decision = decide(&world.view(), &Memory::default());

@@ -350,6 +350,7 @@ mod tests {
             timeline: Timeline(timeline),
             switch_point: Lsn(lsn),
             reason: String::new(),
+            leader: None,
         };
         let world = healthy("b").leader_timeline(3).history(History(vec![left(1, 1_000), left(2, 2_000)]));
         world.with(|f| {

@@ -357,10 +357,13 @@ fn parted(
     beyond: impl Fn(Lsn) -> bool,
 ) -> Divergence {
     let parted = Divergence::Parted { leader_timeline: theirs };
+    let certain = branches.filter(|(_, certain)| *certain).map(|(branches, _)| branches);
+    if certain.zip(history).is_some_and(|(branches, history)| history.forks_in_place(branches)) {
+        return Divergence::SameTimelineTwice;
+    }
     if mine > theirs {
         return parted;
     }
-    let certain = branches.filter(|(_, certain)| *certain).map(|(branches, _)| branches);
     let forked = certain.zip(history).is_some_and(|(branches, history)| history.contradicts(branches));
     if mine == theirs {
         return if forked { Divergence::SameTimelineTwice } else { Divergence::None };
@@ -445,6 +448,7 @@ mod tests {
                 timeline: Timeline(1),
                 switch_point: Lsn(1_000),
                 reason: "promoted".to_owned(),
+                leader: None,
             };
             world = world.history(History(vec![entry]));
             let mut view = world.view();
@@ -467,10 +471,15 @@ mod tests {
     /// `b` followed a leader on timeline 2 that left timeline 1 at 900; the one that leads now left it at 1000.
     #[test]
     fn data_of_a_dead_timeline_of_the_same_number_is_told_apart() {
-        let left_at = |lsn| {
-            let reason = "no recovery target specified".to_owned();
-            History(vec![HistoryEntry { timeline: Timeline(1), switch_point: Lsn(lsn), reason }])
+        let began = |lsn, leader: Option<&str>| {
+            History(vec![HistoryEntry {
+                timeline: Timeline(1),
+                switch_point: Lsn(lsn),
+                reason: "no recovery target specified".to_owned(),
+                leader: leader.map(|name| name.parse().unwrap()),
+            }])
         };
+        let left_at = |lsn| began(lsn, Some("a"));
         let divergence = |own: Option<History>, pending: bool, running: bool| {
             let mut world = healthy("b").leader_timeline(2).history(left_at(1_000));
             world.member("a").facts.checkpoint_pending = pending;
@@ -492,6 +501,12 @@ mod tests {
             assert_eq!(divergence(Some(left_at(900)), false, running), Divergence::SameTimelineTwice);
             assert_eq!(divergence(Some(left_at(1_000)), false, running), Divergence::None);
             assert_eq!(divergence(Some(left_at(900)), true, running), Divergence::None, "not certain yet");
+            assert_eq!(
+                divergence(Some(began(1_000, Some("b"))), false, running),
+                Divergence::SameTimelineTwice
+            );
+            assert_eq!(divergence(Some(began(1_000, Some("b"))), true, running), Divergence::None);
+            assert_eq!(divergence(Some(began(1_000, None)), false, running), Divergence::None);
             assert_eq!(divergence(None, false, running), Divergence::None, "nothing is known");
         }
     }

@@ -208,6 +208,29 @@ fn a_replica_with_the_lock_is_promoted_through_the_gate() {
 }
 
 #[test]
+fn a_primary_signs_the_timeline_that_it_has_begun_also_while_etcd_is_silent() {
+    let primary = |leader: Option<&str>| {
+        let entry = crate::cluster::HistoryEntry {
+            timeline: Timeline(1),
+            switch_point: Lsn(100),
+            reason: "no recovery target specified".to_owned(),
+            leader: leader.map(name),
+        };
+        healthy("a").with(|f| {
+            f.primary().timeline = Timeline(2);
+            f.primary().history = History(vec![entry]);
+        })
+    };
+    let mut silent = primary(None).view();
+    silent.dcs = Seen::Stale { value: silent.dcs.last().unwrap().clone(), since: NOW };
+    let sign = Action::SignTimeline { timeline: Timeline(2) };
+
+    assert_eq!(decision(primary(None)).actions.first(), Some(&sign));
+    assert_eq!(decide(&silent, &Memory::default()).actions.first(), Some(&sign));
+    assert!(!deeds(&decision(primary(Some("a")))).contains(&Deed::SignTimeline));
+}
+
+#[test]
 fn a_promotion_without_effect_is_asked_for_again_ever_less_often() {
     let world = healthy("b").with(|f| {
         let leader = f.snapshot.leader.as_mut().unwrap();
@@ -318,6 +341,7 @@ fn a_parted_former_primary_rewinds_once_the_leader_has_checkpointed() {
             timeline: Timeline(1),
             switch_point: Lsn(1),
             reason: String::new(),
+            leader: None,
         };
         let value = crate::cluster::History(vec![entry]);
         f.snapshot.history = Some(Keyed { value, mod_revision: Revision(6) });

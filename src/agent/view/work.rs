@@ -150,6 +150,7 @@ pub enum Deed {
     StartJob,
     CancelJob,
     SetDataAside,
+    SignTimeline,
     LeaveTimeline,
     EndBootstrap,
     Callback,

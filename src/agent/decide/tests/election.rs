@@ -121,6 +121,7 @@ fn after_a_failover_to_an_older_timeline(left: Lsn) -> Fixture {
             timeline: Timeline(timeline),
             switch_point,
             reason: "no recovery target specified".to_owned(),
+            leader: None,
         };
         History(vec![entry(1, Lsn(100)), entry(2, switch_point)])
     };
@@ -128,6 +129,30 @@ fn after_a_failover_to_an_older_timeline(left: Lsn) -> Fixture {
         f.replica().timeline = Timeline(3);
         f.replica().history = Some(history(left));
     })
+}
+
+/// `b` has begun timeline 2 where `c`, by what is told, has begun it too.
+#[test]
+fn who_began_a_timeline_that_is_told_to_be_anothers_does_not_stand() {
+    let began = |leader: &str| {
+        let entry = HistoryEntry {
+            timeline: Timeline(1),
+            switch_point: Lsn(100),
+            reason: "no recovery target specified".to_owned(),
+            leader: Some(name(leader)),
+        };
+        History(vec![entry])
+    };
+    let stands = |told: &str| {
+        decision(healthy("b").leader_gone().history(began(told)).with(|f| {
+            f.replica().timeline = Timeline(2);
+            f.replica().history = Some(began("b"));
+        }))
+        .reason
+    };
+
+    assert_eq!(stands("c"), Reason::OldTimeline { mine: Timeline(2), known: Timeline(2) });
+    assert!(matches!(stands("b"), Reason::TakingLock { .. }));
 }
 
 #[test]
