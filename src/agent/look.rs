@@ -19,7 +19,7 @@ use crate::agent::observe::postgres::Looked;
 use crate::agent::state::State;
 use crate::agent::view::{Failsafe, Guard, Lease, Process, Requests, Running, Tick, View, Watchdog};
 use crate::agent::{Agent, seen, start};
-use crate::cluster::UnixMs;
+use crate::cluster::{MemberName, UnixMs};
 use crate::contract::config::AgentConfig;
 use crate::contract::dynamic::effective_postgresql;
 use crate::contract::tags;
@@ -128,10 +128,17 @@ impl Agent {
         }
     }
 
-    /// Says once that nothing can be committed because no standby is there.
+    /// Says once that nothing can be committed because no standby is there that may be synchronous.
     fn warn_of_solitude(&mut self, view: &View) {
+        let may_be_synchronous = |name: &MemberName| {
+            let member = view.dcs.last().and_then(|snapshot| snapshot.members.get(name));
+            member.is_some_and(|member| member.facts.tags.sync_priority() > 0)
+        };
         let alone = match view.postgres.running() {
-            Some(Running::Primary(facts)) => !facts.standbys.values().any(|standby| standby.streaming),
+            Some(Running::Primary(facts)) => {
+                let mut standbys = facts.standbys.iter();
+                !standbys.any(|(name, standby)| standby.streaming && may_be_synchronous(name))
+            }
             Some(Running::Replica(_)) | None => false,
         };
         let stuck = alone && view.settings.synchronous_mode.is_strict();
