@@ -25,6 +25,7 @@ use crate::executor::wire::Identity;
 use crate::expr::{Dict, Value};
 use crate::modules::{Fault, FaultKind, ModuleCall, ModuleReply, Thing};
 use crate::sys::clock;
+use crate::sys::process;
 use crate::sys::secret::Secret;
 use crate::sys::users;
 
@@ -403,7 +404,7 @@ fn command(program: &OsString) -> Command {
 fn start(mut command: Command, marker: &Marker, ask: &Ask<'_>) -> Result<Running, IdentityError> {
     let start_error = |why: String| IdentityError::Start { program: ask.program.to_owned(), why };
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| start_error(error.to_string()))?;
+    let mut child = process::start(&mut command).map_err(|error| start_error(error.to_string()))?;
     let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (Some(mut stdin), Some(mut stdout), Some(mut stderr)) = pipes else {
         return Err(start_error("a pipe is missing".to_owned()));

@@ -17,8 +17,10 @@ use nix::unistd::Pid;
 
 use crate::sys::clock::{self};
 
+mod start;
 mod talk;
 
+pub use start::start;
 use talk::{Kept, Talk, stop};
 
 /// Most bytes of each output stream that are kept unless the caller says otherwise; the rest is dropped from the middle.
@@ -260,7 +262,7 @@ impl Program {
         let mut command = self.command();
         command.stdin(if self.stdin.is_empty() { Stdio::null() } else { Stdio::piped() });
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let mut child = command.spawn().map_err(|source| self.start_error(source))?;
+        let mut child = start(&mut command).map_err(|source| self.start_error(source))?;
         let deadline = started + self.limit;
         self.hold(i32::try_from(child.id()).ok().map(Pid::from_raw));
         let (mut out, mut err) = (Kept::new(self.kept_bytes), Kept::new(self.kept_bytes));

@@ -1,6 +1,9 @@
 //! The hosts themselves: names on another libc, death, cuts, healing.
 
+use std::path::Path;
+
 use crate::Outcome;
+use crate::programs;
 use crate::world::World;
 
 /// Built here, run on a host with another libc: names come from /etc/hosts.
@@ -8,7 +11,7 @@ pub fn names_resolve_on_another_libc(world: &World) -> Outcome {
     let host = "spare1";
     let root = format!("/var/lib/keddah/lab/{}/hosts/{host}/root/usr/local/bin/keddah-test", world.name);
     let binary = std::env::var("KEDDAH").unwrap_or_else(|_| env!("CARGO_BIN_EXE_keddah").to_owned());
-    std::fs::copy(&binary, &root).map_err(|error| format!("{binary} to {root}: {error}"))?;
+    programs::copy(Path::new(&binary), Path::new(&root));
     let known = world.on(host, &["/usr/local/bin/keddah-test", "resolve", "db1"])?;
     let address = world.address("db1")?;
     let localhost = world.on(host, &["/usr/local/bin/keddah-test", "resolve", "localhost"])?;

@@ -17,6 +17,8 @@ mod hosts;
 mod migration;
 #[path = "../common/patronictl.rs"]
 mod patronictl;
+#[path = "../common/programs.rs"]
+mod programs;
 mod upgrade;
 mod world;
 mod writes;

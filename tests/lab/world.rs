@@ -1,12 +1,13 @@
 //! The lab of this run, and the ways into it.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use keddah::lab::Lab;
 use serde_json::Value;
+
+use crate::programs;
 
 #[derive(Clone)]
 pub struct World {
@@ -42,8 +43,7 @@ impl World {
         let failed = |error: std::io::Error| format!("{}: {error}", binary.display());
         let mut program = std::fs::read(&self.binary).map_err(failed)?;
         change(&mut program);
-        std::fs::write(&binary, program).map_err(failed)?;
-        std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).map_err(failed)?;
+        programs::put(&binary, &program);
         Ok(World { binary, ..self.clone() })
     }
 

@@ -113,7 +113,7 @@ impl Agents {
         let base_port = ports::free(20);
         let binary = root.join("keddah");
         // The tree that was built may be out of the user's reach.
-        programs::put(&binary, &std::fs::read(env!("CARGO_BIN_EXE_keddah")).unwrap());
+        programs::copy(Path::new(env!("CARGO_BIN_EXE_keddah")), &binary);
         for name in NAMES.iter().chain(&["etcd"]) {
             std::fs::create_dir(root.join(name)).unwrap();
             chown(root.join(name), Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();

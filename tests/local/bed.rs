@@ -95,7 +95,7 @@ impl Bed {
         }
         let copy = self.folder.path().join("keddah");
         if !copy.exists() {
-            std::fs::copy(&built, &copy).unwrap();
+            programs::copy(&built, &copy);
         }
         copy
     }

@@ -16,6 +16,7 @@ use serde_json::{Value as Json, json};
 
 use crate::ports;
 use crate::postgres::{LIMIT, Node, as_postgres, seen};
+use crate::programs;
 use crate::sshd::turn;
 
 /// A primary and a streaming replica, whose own user may do everything through their sockets.
@@ -264,7 +265,7 @@ fn keddah(folder: &Path, command: &str) -> (i32, String) {
 fn a_playbook_over_all_members_converges_whoever_leads() {
     on_runtime("databases::a_playbook_over_all_members_converges_whoever_leads", async |folder| {
         let pair = Pair::start(&folder).await;
-        std::fs::copy(env!("CARGO_BIN_EXE_keddah"), folder.join("keddah")).unwrap();
+        programs::copy(Path::new(env!("CARGO_BIN_EXE_keddah")), &folder.join("keddah"));
         // The replica comes first in the inventory: what is done once is not done on the primary.
         let hosts = format!(
             "two pg_port={}\none pg_port={}\n[all:vars]\nansible_connection=local\napp_password=hunter22222\n",

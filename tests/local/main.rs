@@ -24,6 +24,7 @@ mod parted;
 mod patronictl;
 mod ports;
 mod postgres;
+#[path = "../common/programs.rs"]
 mod programs;
 mod rejoin;
 mod relay;

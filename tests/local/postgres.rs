@@ -22,6 +22,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User, geteuid};
 
 use crate::ports;
+use crate::programs;
 use crate::sshd::until;
 
 const SUPERUSER: &str = "postgres";
@@ -36,7 +37,7 @@ pub(crate) fn as_postgres(test: &str, body: impl FnOnce()) {
     let folder = tempfile::tempdir().unwrap();
     std::os::unix::fs::chown(folder.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
     let copy = folder.path().join("test");
-    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    programs::copy(&std::env::current_exe().unwrap(), &copy);
     let output = Command::new(&copy)
         .args(["--exact", test, "--nocapture"])
         .uid(user.uid.as_raw())

@@ -7,6 +7,7 @@ use std::process::Command;
 use nix::sys::signal::{Signal, kill};
 
 use crate::agents::{Agents, BIN_DIR, NAMES, SLOW, within};
+use crate::programs;
 
 /// Makes a folder that belongs to who runs the servers.
 fn make_folder(agents: &Agents, path: &Path) {
@@ -26,8 +27,7 @@ fn own_rewind(agents: &Agents, name: &str, first: &str) {
     let program = folder.join("pg_rewind");
     std::fs::remove_file(&program).unwrap();
     let text = format!("#!/bin/sh\nD={}\n{first}\nexec {BIN_DIR}/pg_rewind \"$@\"\n", folder.display());
-    std::fs::write(&program, text).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    programs::put(&program, text.as_bytes());
     std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).unwrap();
     agents.edit_config(name, &format!("bin_dir: {BIN_DIR}"), &format!("bin_dir: {}", folder.display()));
 }

@@ -1,6 +1,5 @@
 //! The transport and the executor over a real sshd.
 
-use std::io::Write as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,6 +14,7 @@ use keddah::transport::host_keys::HostKeyError;
 use keddah::transport::options::Target;
 use keddah::transport::{Connector, Unreachable};
 
+use crate::programs;
 use crate::sshd::{PASSWORD, Sshd, TestUser, processes_with, run, turn, until};
 
 type Session = Client<ToHost, FromHost>;
@@ -33,10 +33,10 @@ impl Fresh {
     fn new() -> Fresh {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("keddah");
-        std::fs::copy(env!("CARGO_BIN_EXE_keddah"), &program).unwrap();
-        let mut file = std::fs::OpenOptions::new().append(true).open(&program).unwrap();
+        let mut content = std::fs::read(env!("CARGO_BIN_EXE_keddah")).unwrap();
         // Bytes after the end of an ELF file mean nothing to it.
-        file.write_all(folder.path().as_os_str().as_encoded_bytes()).unwrap();
+        content.extend(folder.path().as_os_str().as_encoded_bytes());
+        programs::put(&program, &content);
         Fresh { _folder: folder, program }
     }
 
