@@ -37,8 +37,7 @@ pub fn begin(data_dir: &Path, birth: Birth) -> Result<(), FileError> {
         Birth::Plain => b"",
         Birth::Restored => RESTORED,
     };
-    let owner_only = Attributes { mode: Some(0o600), uid: None, gid: None };
-    files::replace(&mark(data_dir), content, owner_only)
+    files::replace(&mark(data_dir), content, Attributes::OWNER_ONLY)
 }
 
 /// Takes the mark away: the data is the cluster's.

@@ -241,9 +241,8 @@ impl Agent {
     /// Keeps a copy of the dynamic configuration beside the data: it counts where etcd has none.
     fn keep_dynamic(&self) {
         let text = Value::Object(self.dynamic.clone()).to_string();
-        let owner_only = Attributes { mode: Some(0o600), uid: None, gid: None };
         let path = self.instance.data_dir().join(DYNAMIC_COPY);
-        if let Err(error) = files::replace(&path, text.as_bytes(), owner_only) {
+        if let Err(error) = files::replace(&path, text.as_bytes(), Attributes::OWNER_ONLY) {
             tracing::warn!(error = %crate::sys::chain(&error), "the copy of the dynamic configuration is not written");
         }
     }

@@ -172,7 +172,7 @@ fn save(path: &Path, promise: &Promise) -> Result<(), FileError> {
         until_ms: promise.until.0,
     };
     let text = serde_json::to_vec(&written).unwrap_or_default();
-    files::replace(path, &text, Attributes { mode: Some(0o600), uid: None, gid: None })
+    files::replace(path, &text, Attributes::OWNER_ONLY)
 }
 
 /// What a leader asks with.

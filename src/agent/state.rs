@@ -51,7 +51,7 @@ impl State {
     /// Its folder may not be written.
     pub fn save(&self, path: &Path) -> Result<(), FileError> {
         let text = serde_json::to_vec(self).unwrap_or_default();
-        files::replace(path, &text, Attributes { mode: Some(0o600), uid: None, gid: None })
+        files::replace(path, &text, Attributes::OWNER_ONLY)
     }
 
     /// Returns the lease to take over, and the fence where the leader key still bears both numbers. While the lock was on

@@ -28,11 +28,7 @@ impl Draft {
         let folder = mkdtemp(&template).context("no folder can be made for the text that is to be edited")?;
         let path = folder.join(name.replace('/', "_"));
         let draft = Draft { folder, path };
-        files::replace(
-            &draft.path,
-            text.as_bytes(),
-            Attributes { mode: Some(0o600), ..Attributes::default() },
-        )?;
+        files::replace(&draft.path, text.as_bytes(), Attributes::OWNER_ONLY)?;
         Ok(draft)
     }
 

@@ -6,6 +6,7 @@ use clap::Parser;
 
 use crate::cli::exit::Exit;
 use crate::contract::member::SPOKEN_VERSION;
+use crate::sys::files::{self, Attributes};
 
 /// Run the node agent of one Postgres, as Patroni does.
 #[derive(Debug, Parser)]
@@ -86,8 +87,7 @@ fn sample(path: Option<&std::path::Path>) -> anyhow::Result<Exit> {
     match path {
         None => print!("{text}"),
         Some(path) => {
-            let owner_only = crate::sys::files::Attributes { mode: Some(0o600), uid: None, gid: None };
-            crate::sys::files::replace(path, text.as_bytes(), owner_only)?;
+            files::replace(path, text.as_bytes(), Attributes::OWNER_ONLY)?;
         }
     }
     Ok(Exit::Ok)

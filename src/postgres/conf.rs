@@ -17,9 +17,6 @@ const AUTO: &str = "postgresql.auto.conf";
 /// The files of which copies are kept.
 const KEPT: [&str; 4] = [MAIN, BASE, "pg_hba.conf", "pg_ident.conf"];
 
-/// Only the owner reads configuration: it may hold passwords.
-const OWNER_ONLY: Attributes = Attributes { mode: Some(0o600), uid: None, gid: None };
-
 /// The first line of the file, by which it is known as ours.
 const HEADER: &str =
     "# Written by the node agent and overwritten by it: change the dynamic configuration instead.";
@@ -182,7 +179,7 @@ pub fn settle_base(place: &ConfigPlace, custom: Option<&Path>) -> Result<String,
     let (main, base) = (place.main(), place.config_dir.join(BASE));
     if files::stat(&base)?.is_none() {
         let text = files::read_if_there(&main)?.unwrap_or_default();
-        files::replace(&base, &text, OWNER_ONLY)?;
+        files::replace(&base, &text, Attributes::OWNER_ONLY)?;
     }
     Ok(BASE.to_owned())
 }
@@ -200,7 +197,7 @@ pub(super) fn replace_if_different(path: &Path, content: &[u8]) -> Result<bool, 
     if files::read_if_there(path)?.as_deref() == Some(content) {
         return Ok(false);
     }
-    files::replace(path, content, OWNER_ONLY)?;
+    files::replace(path, content, Attributes::OWNER_ONLY)?;
     Ok(true)
 }
 
@@ -227,7 +224,7 @@ pub fn restore_copies(place: &ConfigPlace) -> Result<(), FileError> {
         if files::stat(&target)?.is_none()
             && let Some(text) = files::read_if_there(&place.data_dir.join(format!("{name}.backup")))?
         {
-            files::replace(&target, &text, OWNER_ONLY)?;
+            files::replace(&target, &text, Attributes::OWNER_ONLY)?;
         }
     }
     Ok(())
@@ -257,7 +254,7 @@ pub fn clean_auto(data_dir: &Path) -> Result<bool, FileError> {
     if kept == text {
         return Ok(false);
     }
-    files::replace(&path, kept.as_bytes(), OWNER_ONLY)?;
+    files::replace(&path, kept.as_bytes(), Attributes::OWNER_ONLY)?;
     Ok(true)
 }
 
@@ -342,7 +339,7 @@ mod tests {
     fn the_administrators_file_is_put_aside_once() {
         let temp = tempfile::tempdir().unwrap();
         let place = ConfigPlace::inside(temp.path());
-        files::replace(&place.main(), b"theirs = 1\n", OWNER_ONLY).unwrap();
+        files::replace(&place.main(), b"theirs = 1\n", Attributes::OWNER_ONLY).unwrap();
 
         assert_eq!(settle_base(&place, None).unwrap(), BASE);
         assert!(write(&place, "ours = 1\n").unwrap());
@@ -356,7 +353,7 @@ mod tests {
     fn copies_come_back_where_a_clone_left_nothing() {
         let (data, config) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let place = ConfigPlace { data_dir: data.path().to_owned(), config_dir: config.path().to_owned() };
-        files::replace(&place.main(), b"a", OWNER_ONLY).unwrap();
+        files::replace(&place.main(), b"a", Attributes::OWNER_ONLY).unwrap();
         keep_copies(&place).unwrap();
         files::remove(&place.main()).unwrap();
 
@@ -369,7 +366,7 @@ mod tests {
     fn recovery_parameters_leave_the_auto_file_and_others_stay() {
         let temp = tempfile::tempdir().unwrap();
         let text = b"# Do not edit\nwork_mem = '8MB'\nprimary_conninfo = 'host=x'\nRestore_Command='y'\n";
-        files::replace(&temp.path().join(AUTO), text, OWNER_ONLY).unwrap();
+        files::replace(&temp.path().join(AUTO), text, Attributes::OWNER_ONLY).unwrap();
 
         assert!(clean_auto(temp.path()).unwrap());
         assert!(!clean_auto(temp.path()).unwrap());

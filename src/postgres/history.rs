@@ -50,9 +50,8 @@ const SIGNATURE: &str = "keddah.timeline";
 /// # Errors
 /// The data directory may not be written.
 pub fn sign(data_dir: &Path, timeline: Timeline, leader: &MemberName) -> Result<(), FileError> {
-    let owner_only = Attributes { mode: Some(0o600), uid: None, gid: None };
     let text = format!("{timeline} {leader}\n");
-    files::replace(&data_dir.join(SIGNATURE), text.as_bytes(), owner_only)
+    files::replace(&data_dir.join(SIGNATURE), text.as_bytes(), Attributes::OWNER_ONLY)
 }
 
 fn signature(data_dir: &Path) -> Option<(Timeline, MemberName)> {

@@ -184,10 +184,9 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 /// The data directory may not be written.
 pub fn install(data_dir: &Path, name: &str, state: &[u8]) -> Result<(), FileError> {
     let folder = data_dir.join("pg_replslot").join(name);
-    let owner_only = |mode| Attributes { mode: Some(mode), uid: None, gid: None };
     files::make_folders(&folder)?;
     files::set_mode(&folder, 0o700)?;
-    files::replace(&folder.join("state"), state, owner_only(0o600))
+    files::replace(&folder.join("state"), state, Attributes::OWNER_ONLY)
 }
 
 #[cfg(test)]

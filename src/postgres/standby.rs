@@ -10,8 +10,6 @@ use crate::sys::secret::Secret;
 const STANDBY_SIGNAL: &str = "standby.signal";
 const RECOVERY_SIGNAL: &str = "recovery.signal";
 
-const OWNER_ONLY: Attributes = Attributes { mode: Some(0o600), uid: None, gid: None };
-
 /// A server to stream from.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Upstream {
@@ -124,7 +122,7 @@ pub fn is_signalled(data_dir: &Path) -> bool {
 /// # Errors
 /// The data directory may not be written.
 pub fn signal(data_dir: &Path) -> Result<(), FileError> {
-    files::replace(&data_dir.join(STANDBY_SIGNAL), b"", OWNER_ONLY)?;
+    files::replace(&data_dir.join(STANDBY_SIGNAL), b"", Attributes::OWNER_ONLY)?;
     files::remove(&data_dir.join(RECOVERY_SIGNAL))
 }
 
@@ -133,7 +131,7 @@ pub fn signal(data_dir: &Path) -> Result<(), FileError> {
 /// # Errors
 /// The data directory may not be written.
 pub fn signal_recovery(data_dir: &Path) -> Result<(), FileError> {
-    files::replace(&data_dir.join(RECOVERY_SIGNAL), b"", OWNER_ONLY)?;
+    files::replace(&data_dir.join(RECOVERY_SIGNAL), b"", Attributes::OWNER_ONLY)?;
     files::remove(&data_dir.join(STANDBY_SIGNAL))
 }
 
@@ -173,7 +171,7 @@ pub fn write_passfile(path: &Path, entries: &[Password]) -> Result<(), FileError
             escape(entry.password.reveal())
         );
     }
-    files::replace(path, text.as_bytes(), OWNER_ONLY)
+    files::replace(path, text.as_bytes(), Attributes::OWNER_ONLY)
 }
 
 fn escape(field: &str) -> String {

@@ -59,6 +59,11 @@ pub struct Attributes {
     pub gid: Option<u32>,
 }
 
+impl Attributes {
+    /// Only the owner reads and writes it: passwords, and what nobody else has to know.
+    pub const OWNER_ONLY: Attributes = Attributes { mode: Some(0o600), uid: None, gid: None };
+}
+
 /// Reads a whole file.
 ///
 /// # Errors
