@@ -349,4 +349,59 @@ impl Action {
             Action::Exit { .. } => Deed::Exit,
         }
     }
+
+    /// Tells whether the member's document, where it is due, is written before this: others act on what it says, and after
+    /// this it would be false, or could not be written any more.
+    pub const fn comes_after_document(&self) -> bool {
+        match self {
+            // They let the server write: nobody stands while a document says that its member may be writing.
+            Action::StartPrimary { .. } | Action::Promote { .. } => true,
+            // They leave the lock, or the cluster in the making, to whoever stands, and that one looks at the document. (At a
+            // hand-over nobody stands.)
+            Action::ReleaseLeaderKey { .. } | Action::AbandonInitialize { .. } => true,
+            // A full volume may refuse it, which ends the list.
+            Action::Brake { .. } => true,
+            // Nothing comes after it.
+            Action::Exit { .. } => true,
+            Action::ClaimInitialize { .. }
+            | Action::FinishInitialize { .. }
+            | Action::TakeLeaderKey { .. }
+            | Action::HandOver { .. }
+            | Action::MoveLock { .. }
+            | Action::SettleLease { .. }
+            | Action::PublishMember { .. }
+            | Action::WriteStatus { .. }
+            | Action::WriteHistory { .. }
+            | Action::WriteFailsafe { .. }
+            | Action::WriteInitialize { .. }
+            | Action::RestoreConfig { .. }
+            | Action::WriteSync { .. }
+            | Action::DeleteSync { .. }
+            | Action::ClearFailover { .. }
+            | Action::AskPeers { .. }
+            | Action::AskForPromises { .. }
+            | Action::Arm { .. }
+            | Action::Disarm
+            | Action::ReleaseGate
+            | Action::StartReplica { .. }
+            | Action::Stop { .. }
+            | Action::Follow { .. }
+            | Action::SetSyncNames { .. }
+            | Action::KeepSlots { .. }
+            | Action::FetchSlots { .. }
+            | Action::AskForWal { .. }
+            | Action::AskRemote
+            | Action::Checkpoint
+            | Action::Preflight { .. }
+            | Action::ApplyConfiguration
+            | Action::StartJob { .. }
+            | Action::CancelJob
+            | Action::SetDataAside
+            | Action::SignTimeline { .. }
+            | Action::LeaveTimeline { .. }
+            | Action::EndBootstrap
+            | Action::Callback { .. }
+            | Action::AnswerRequest { .. } => false,
+        }
+    }
 }

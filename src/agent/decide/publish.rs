@@ -14,24 +14,15 @@ use super::situation::{Lock, Server, Situation, Was};
 
 /// Adds the member document, where it is due, and the callbacks of a changed role.
 pub(super) fn publish(s: &Situation<'_>, draft: &mut Draft<'_>) {
-    // Nobody stands while a document says that its member may be writing, so it goes before what lets the server write,
-    // and before the release of the lock; and before what a full volume may refuse.
-    let facts = facts(s, draft);
-    let last = draft.actions.iter().position(|action| {
-        matches!(
-            action,
-            Action::Exit { .. }
-                | Action::ReleaseLeaderKey { .. }
-                | Action::AbandonInitialize { .. }
-                | Action::Brake { .. }
-                | Action::StartPrimary { .. }
-                | Action::Promote { .. }
-        )
-    });
-    let tail = last.map(|at| draft.actions.split_off(at)).unwrap_or_default();
-    if let (Some(snapshot), Lease::Held { id, next, deadline, .. }) = (s.snapshot(), s.view.lease)
-        && s.now() < deadline
-    {
+    let document = match (s.snapshot(), s.view.lease) {
+        (Some(snapshot), Lease::Held { id, next, deadline, .. }) if s.now() < deadline => {
+            Some((snapshot, id, next, facts(s, draft)))
+        }
+        (Some(_) | None, Lease::Held { .. } | Lease::Lost { .. } | Lease::None) => None,
+    };
+    let first = draft.actions.iter().position(Action::comes_after_document);
+    let tail = first.map(|at| draft.actions.split_off(at)).unwrap_or_default();
+    if let Some((snapshot, id, next, facts)) = document {
         let seen = snapshot.revision;
         if let Some((fence, to)) = lease::moves(s, id, next, draft) {
             draft.act(Action::MoveLock { fence, seen, to, facts: facts.clone() });
