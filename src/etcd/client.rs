@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -13,6 +12,7 @@ use tokio::sync::watch;
 
 use super::error::{Attempt, EtcdError};
 use super::node::{Endpoint, Node};
+use super::seen::{Before, Header, Seen};
 use super::txn::{Compare, Txn, TxnOutcome, Write};
 use crate::sys::clock::{self, Tick};
 use crate::sys::secret::Secret;
@@ -98,47 +98,6 @@ pub struct Renewal {
     pub sent: Tick,
 }
 
-/// What has been seen, so that an answer that is older or of another cluster is none. 0: nothing yet.
-#[derive(Debug, Default)]
-struct Seen {
-    cluster_id: AtomicU64,
-    revision: AtomicI64,
-    term: AtomicU64,
-    /// The revision of the older state that answered last, until a newer one answers.
-    older: AtomicI64,
-}
-
-impl Seen {
-    fn now(&self) -> (i64, u64) {
-        (self.revision.load(Ordering::Relaxed), self.term.load(Ordering::Relaxed))
-    }
-}
-
-/// What the header of an answer says.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Header {
-    cluster_id: u64,
-    /// 0 where the answer proves nothing about how new the endpoint's state is.
-    revision: i64,
-    term: u64,
-}
-
-impl Header {
-    /// Reads the header of an answer that went through the log: a linearizable read or a write.
-    fn of(header: Option<&etcd_client::ResponseHeader>) -> Option<Header> {
-        header.map(|header| Header {
-            cluster_id: header.cluster_id(),
-            revision: header.revision(),
-            term: header.raft_term(),
-        })
-    }
-
-    /// Reads the header of an answer whose revision is the endpoint's own, which may lag: leases and membership.
-    pub(super) fn identity(header: Option<&etcd_client::ResponseHeader>) -> Option<Header> {
-        header.map(|header| Header { cluster_id: header.cluster_id(), revision: 0, term: 0 })
-    }
-}
-
 /// etcd, through all its endpoints. Cheap to clone; clones share connections.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -171,12 +130,12 @@ impl Client {
 
     /// Pins the cluster: answers of another one are no answers. Without it the first answer pins.
     pub fn pin(&self, cluster_id: u64) {
-        self.inner.seen.cluster_id.store(cluster_id, Ordering::Relaxed);
+        self.inner.seen.pin(cluster_id);
     }
 
     /// Returns the id of the cluster that answered first, 0 before any answer.
     pub fn cluster_id(&self) -> u64 {
-        self.inner.seen.cluster_id.load(Ordering::Relaxed)
+        self.inner.seen.cluster_id()
     }
 
     /// Makes the next calls begin with another endpoint than the one preferred at present.
@@ -478,40 +437,9 @@ impl Client {
         }
     }
 
-    /// Checks an answer against what was seen before it was asked for, and remembers it.
-    fn accept(&self, node: &Node, header: Option<Header>, before: (i64, u64)) -> Result<(), EtcdError> {
-        let Some(Header { cluster_id, revision, term }) = header else {
-            return Ok(());
-        };
-        let seen = &self.inner.seen;
-        let pinned = seen
-            .cluster_id
-            .compare_exchange(0, cluster_id, Ordering::Relaxed, Ordering::Relaxed)
-            .map_or_else(|pinned| pinned, |_| cluster_id);
-        let endpoint = || node.endpoint.to_string();
-        if pinned != cluster_id {
-            return Err(EtcdError::OtherCluster {
-                endpoint: endpoint(),
-                expected: pinned,
-                found: cluster_id,
-            });
-        }
-        if revision == 0 {
-            // A restored snapshot knows leases too, and goes on renewing those that were there when it was made. Who
-            // leads by one of them must not go on when the rest of what etcd says is not believed.
-            return match seen.older.load(Ordering::Relaxed) {
-                0 => Ok(()),
-                found => Err(EtcdError::OlderState { endpoint: endpoint(), found, seen: before.0 }),
-            };
-        }
-        if revision < before.0 || term < before.1 {
-            seen.older.store(revision, Ordering::Relaxed);
-            return Err(EtcdError::OlderState { endpoint: endpoint(), found: revision, seen: before.0 });
-        }
-        seen.older.store(0, Ordering::Relaxed);
-        seen.revision.fetch_max(revision, Ordering::Relaxed);
-        seen.term.fetch_max(term, Ordering::Relaxed);
-        Ok(())
+    /// Checks an answer of `node` against what was seen before it was asked for, and remembers it.
+    fn accept(&self, node: &Node, header: Option<Header>, before: Before) -> Result<(), EtcdError> {
+        self.inner.seen.accept(header, before, || node.endpoint.to_string())
     }
 
     fn order(&self) -> impl Iterator<Item = &Arc<Node>> {
@@ -537,32 +465,5 @@ fn renewal(answer: &etcd_client::LeaseKeepAliveResponse, sent: Tick, lease: i64)
     match u64::try_from(answer.ttl()) {
         Ok(seconds) if seconds > 0 => Ok(Renewal { ttl: Duration::from_secs(seconds), sent }),
         _ => Err(Attempt::Final(EtcdError::LeaseNotFound(lease))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn leases_of_an_older_state_are_not_believed_until_a_newer_one_answers() {
-        let client = Client::new(Config {
-            endpoints: vec!["127.0.0.1:2379".to_owned()],
-            protocol: "http".to_owned(),
-            user: None,
-            password: Secret::default(),
-            tls: TlsFiles::default(),
-            limit: Duration::from_secs(1),
-        });
-        let node = client.inner.nodes[0].clone();
-        let answer = |revision: i64, term: u64| {
-            client.accept(&node, Some(Header { cluster_id: 1, revision, term }), client.inner.seen.now())
-        };
-        let lease = || answer(0, 0);
-
-        assert!(answer(100, 3).is_ok() && lease().is_ok());
-        assert!(matches!(answer(40, 3), Err(EtcdError::OlderState { found: 40, seen: 100, .. })));
-        assert!(matches!(lease(), Err(EtcdError::OlderState { found: 40, seen: 100, .. })));
-        assert!(answer(100, 3).is_ok() && lease().is_ok());
     }
 }

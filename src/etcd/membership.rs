@@ -1,7 +1,8 @@
 //! etcd's own members: who they are, how they do, adding and removing them.
 
-use super::client::{Client, Header};
+use super::client::Client;
 use super::error::EtcdError;
+use super::seen::Header;
 
 /// A member as the cluster knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]

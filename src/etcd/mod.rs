@@ -10,6 +10,7 @@ mod error;
 pub mod membership;
 pub mod mirror;
 mod node;
+mod seen;
 mod txn;
 pub mod versions;
 pub mod watch;

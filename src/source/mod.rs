@@ -5,6 +5,7 @@
 //! Invariant: nothing here opens a file or knows what a host, a playbook or a cluster is.
 
 pub mod diagnostic;
+mod node;
 pub mod render;
 pub mod scalar;
 pub mod span;
@@ -12,5 +13,5 @@ pub mod suggest;
 pub mod yaml;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Label, Severity};
+pub use node::{Node, NodeValue};
 pub use span::{FileId, Location, SourceMap, Span, Spanned};
-pub use yaml::{Node, NodeValue};

@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use crate::source::yaml::NodeValue;
+use crate::source::node::NodeValue;
 
 /// Returns the value of an unquoted scalar.
 ///

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
 
 use crate::source::diagnostic::{Diagnostic, Diagnostics};
+use crate::source::node::{Node, NodeValue};
 use crate::source::scalar;
 use crate::source::span::{FileId, Span};
+
+mod syntax;
 
 /// Most nodes that aliases (`*name`) may add to one file.
 ///
@@ -16,114 +19,6 @@ const ALIAS_NODES_MAX: usize = 100_000;
 
 /// Deepest nesting that is read; whoever walks a node may recurse.
 const DEPTH_MAX: usize = 100;
-
-/// One YAML value and where it stands.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Node {
-    pub span: Span,
-    pub value: NodeValue,
-    /// A local tag, `!vault` or `!unsafe`.
-    pub tag: Option<Arc<str>>,
-}
-
-/// What a node holds, by the rules of YAML 1.1 as PyYAML reads them (`scalar`).
-#[derive(Debug, Clone, PartialEq)]
-pub enum NodeValue {
-    Null,
-    Bool(bool),
-    Int(i64),
-    Float(f64),
-    String(Arc<str>),
-    List(Vec<Node>),
-    /// Keys in the order of the file; merge keys (`<<`) are applied, of duplicates the last one stands.
-    Map(Vec<(Node, Node)>),
-}
-
-impl Node {
-    pub fn is_null(&self) -> bool {
-        matches!(self.value, NodeValue::Null)
-    }
-
-    /// Returns the text of a string node; numbers and booleans are no strings (see [`Node::key_text`]).
-    pub fn as_str(&self) -> Option<&str> {
-        match &self.value {
-            NodeValue::String(text) => Some(text),
-            _ => None,
-        }
-    }
-
-    pub fn as_bool(&self) -> Option<bool> {
-        match self.value {
-            NodeValue::Bool(flag) => Some(flag),
-            _ => None,
-        }
-    }
-
-    pub fn as_int(&self) -> Option<i64> {
-        match self.value {
-            NodeValue::Int(number) => Some(number),
-            _ => None,
-        }
-    }
-
-    /// Returns a float or an int as a float.
-    pub fn as_float(&self) -> Option<f64> {
-        match self.value {
-            NodeValue::Float(number) => Some(number),
-            NodeValue::Int(number) => Some(number as f64),
-            _ => None,
-        }
-    }
-
-    pub fn as_list(&self) -> Option<&[Node]> {
-        match &self.value {
-            NodeValue::List(items) => Some(items),
-            _ => None,
-        }
-    }
-
-    pub fn as_map(&self) -> Option<&[(Node, Node)]> {
-        match &self.value {
-            NodeValue::Map(entries) => Some(entries),
-            _ => None,
-        }
-    }
-
-    /// Returns the value under a string key, or `None` if this is no map or has no such key.
-    pub fn get(&self, key: &str) -> Option<&Node> {
-        self.entry(key).map(|(_, value)| value)
-    }
-
-    /// Returns key and value, for messages that point at the key.
-    pub fn entry(&self, key: &str) -> Option<(&Node, &Node)> {
-        self.as_map()?.iter().find(|(k, _)| k.as_str() == Some(key)).map(|(k, v)| (k, v))
-    }
-
-    /// Returns a scalar as the text that Python prints for it (`True`, `None`, `8080`), as which it serves as a key.
-    pub fn key_text(&self) -> Option<Arc<str>> {
-        Some(match &self.value {
-            NodeValue::String(text) => text.clone(),
-            NodeValue::Null => Arc::from("None"),
-            NodeValue::Bool(true) => Arc::from("True"),
-            NodeValue::Bool(false) => Arc::from("False"),
-            NodeValue::Int(number) => Arc::from(number.to_string()),
-            NodeValue::Float(number) => Arc::from(format!("{number:?}")),
-            NodeValue::List(_) | NodeValue::Map(_) => return None,
-        })
-    }
-
-    /// Returns what the node is, in the words of a message: `a string`, `a list`, `empty`.
-    pub fn kind(&self) -> &'static str {
-        match self.value {
-            NodeValue::Null => "empty",
-            NodeValue::Bool(_) => "a boolean",
-            NodeValue::Int(_) | NodeValue::Float(_) => "a number",
-            NodeValue::String(_) => "a string",
-            NodeValue::List(_) => "a list",
-            NodeValue::Map(_) => "a mapping",
-        }
-    }
-}
 
 /// Reads all documents of `text`. What was complete before a syntax error is returned beside it.
 pub fn read(file: FileId, text: &str) -> (Vec<Node>, Diagnostics) {
@@ -261,7 +156,7 @@ impl<'a> Builder<'a> {
                 Some(key) => entries.push((key, node)),
                 None => {
                     if node.key_text().is_none() {
-                        self.diagnostics.push(collection_as_key(&node));
+                        self.diagnostics.push(syntax::collection_as_key(&node));
                         return Err(Stop);
                     }
                     *key = Some(node);
@@ -328,7 +223,7 @@ impl<'a> Builder<'a> {
         let start = self.byte(at.index());
         let line = self.text.lines().nth(at.line().saturating_sub(1)).unwrap_or_default();
         let before = self.text.lines().nth(at.line().saturating_sub(2)).unwrap_or_default();
-        let (message, hint) = in_words(error.info(), line, before);
+        let (message, hint) = syntax::in_words(error.info(), line, before);
         let mut diagnostic =
             Diagnostic::error("yaml-syntax", message).at(Span::new(self.file, start, start + 1));
         if let Some(open) = self.open.last() {
@@ -395,79 +290,6 @@ fn scalar_value(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> NodeValue 
         None if style == ScalarStyle::Plain => scalar::resolve(text),
         None => string(),
     }
-}
-
-fn collection_as_key(node: &Node) -> Diagnostic {
-    let is_braces = node.as_map().is_some_and(|pairs| pairs.iter().all(|(_, value)| value.is_null()));
-    if is_braces {
-        return Diagnostic::error("yaml-syntax", "a value that begins with `{{` is read as a YAML mapping")
-            .at(node.span)
-            .hint("put the whole value in quotes: \"{{ … }}\"");
-    }
-    Diagnostic::error("yaml-syntax", format!("a key must be one word or text, and this is {}", node.kind()))
-        .at(node.span)
-}
-
-/// Says what is wrong in the user's words, and what to do about it where that is known.
-fn in_words(info: &str, line: &str, before: &str) -> (String, Option<&'static str>) {
-    const QUOTE_BRACES: &str = "put the whole value in quotes: \"{{ … }}\"";
-    let indent_has_tab = |l: &str| l.chars().take_while(|c| c.is_whitespace()).any(|c| c == '\t');
-    let bare_braces =
-        |l: &str| [": {{", "- {{"].iter().any(|mark| l.contains(mark)) || l.trim_start().starts_with("{{");
-    if indent_has_tab(line) || info.contains("tab") && !info.contains("start with") {
-        return (
-            "a tab is used for indentation".into(),
-            Some("indent with spaces; YAML does not allow tabs there"),
-        );
-    }
-    if bare_braces(line) || bare_braces(before) {
-        return ("a value that begins with `{{` is read as a YAML mapping".into(), Some(QUOTE_BRACES));
-    }
-    if info.contains("mapping values are not allowed") || info.contains("illegal placement of ':'") {
-        return (
-            "`: ` inside a plain value, or a key that is indented deeper than its neighbors".into(),
-            Some(
-                "put a value that contains `: ` in quotes, and give keys of one mapping the same indentation",
-            ),
-        );
-    }
-    if info.contains("unexpected end of stream") || info.contains("in quoted scalar") {
-        return (
-            "a quote that is opened here is not closed before the text moves to the left".into(),
-            Some("add the closing quote"),
-        );
-    }
-    if info.contains("unknown escape character") {
-        let hint = "double the backslash, or use single quotes: they keep backslashes as they are";
-        return ("a backslash in double quotes begins an escape that does not exist".into(), Some(hint));
-    }
-    if info.contains("invalid trailing content after double-quoted")
-        || info.contains("did not find expected key") && line.contains(['"', '\''])
-    {
-        let hint = "quote the whole value; use the other kind of quotes outside";
-        return ("text follows a closing quote".into(), Some(hint));
-    }
-    if info.contains("did not find expected key")
-        || info.contains("simple key expect")
-        || info.contains("could not find expected ':'")
-    {
-        let hint = "`key: value` needs the colon and a blank, and keys of one mapping the same indentation";
-        return ("a key with `:` is expected here".into(), Some(hint));
-    }
-    if info.contains("'-' indicator") || info.contains("block sequence entries are not allowed") {
-        let hint = "entries of one list begin with `- ` at the same indentation";
-        return ("a list entry is expected here, or stands where none can be".into(), Some(hint));
-    }
-    if info.contains("unknown anchor") {
-        return (
-            "this alias has no anchor".into(),
-            Some("write the anchor `&name` at the value it stands for, before the alias"),
-        );
-    }
-    if info.contains("unexpected character") {
-        return (format!("YAML: {info}"), Some("put the value in quotes"));
-    }
-    (format!("YAML: {info}"), None)
 }
 
 #[cfg(test)]
