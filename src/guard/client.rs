@@ -184,15 +184,32 @@ impl Link {
         (self.inner.fd.get_ref().as_fd(), self.inner.next_id.load(Ordering::Relaxed))
     }
 
+    /// Ends the connection for everybody who shares it. The guard serves one agent: while a clone of a link is open
+    /// somewhere, a new one is turned away.
+    pub fn cut(&self) {
+        packet::hang_up(self.inner.fd.get_ref().as_fd());
+    }
+
+    /// Tells whether both are one connection.
+    pub fn is(&self, other: &Link) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// Sends `request` and waits up to `limit` for its answer.
     ///
     /// # Errors
-    /// The guard refused, was silent, or is gone. After `Broken` a new link must be made.
+    /// The guard refused, was silent, or is gone. After `Silent` the link is as good as before: the guard reads what was
+    /// sent once it goes on. After any other error but `Refused` a new link must be made.
     pub async fn ask(&self, request: Request, limit: Duration) -> Result<Status, GuardError> {
         let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
         let text = serde_json::to_vec(&Ask { id, ask: request }).map_err(GuardError::Unreadable)?;
         let waiting = Waiting::new(&self.inner, id);
-        packet::write(self.inner.fd.get_ref().as_fd(), &text).map_err(GuardError::Broken)?;
+        match packet::write(self.inner.fd.get_ref().as_fd(), &text) {
+            Ok(()) => {}
+            // So many asks are unread that no more fit.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(GuardError::Silent(limit)),
+            Err(error) => return Err(GuardError::Broken(error)),
+        }
         match tokio::time::timeout(limit, self.answer(&waiting)).await {
             Ok(reply) => settle(reply?),
             Err(_) => Err(GuardError::Silent(limit)),

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, connect, listen, recv,
-    send, socket,
+    AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr, accept4, bind, connect, listen,
+    recv, send, shutdown, socket,
 };
 
 /// Asks that wait to be accepted; there is one agent and now and then a person.
@@ -67,6 +67,12 @@ pub(super) fn read<'b>(fd: BorrowedFd<'_>, buffer: &'b mut [u8]) -> io::Result<O
         Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Ends a connection, whoever else has it open. What was written before is still read by the other side.
+pub(super) fn hang_up(fd: BorrowedFd<'_>) {
+    // It fails where the other side was first.
+    let _over = shutdown(fd.as_raw_fd(), Shutdown::Both);
 }
 
 /// Writes one packet, whole or not at all.

@@ -1,8 +1,10 @@
 //! The guard and a real Postgres: nothing writable outlives its lease.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use keddah::agent::lease::gate::Gate as Line;
 use keddah::guard::client::{Guard, Link, hello};
 use keddah::guard::protocol::{Gate, Margins, OLDEST, Refusal, Request, StartAs, StopMode, VERSION};
 use keddah::sys::clock;
@@ -422,5 +424,32 @@ fn tasks_are_told_what_happens_and_their_asks_overlap() {
             }
         };
         assert_eq!((exit.pid, exit.signal), (server.pid, Some(9)));
+    });
+}
+
+#[test]
+fn an_agent_that_holds_no_lock_finds_its_guard_again_after_a_silence() {
+    let bed = guarded();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let line = Line::new(bed.place.socket.clone(), Arc::default());
+        tokio::spawn(line.clone().listen());
+        line.hold(None).await.unwrap();
+        until("it is listened to", || line.last().is_some());
+
+        kill(bed.guard_pid(), Signal::SIGSTOP).unwrap();
+        assert!(line.status().await.is_none(), "a guard that is stopped says nothing");
+        // More than the connection has room for.
+        for _ in 0..1000 {
+            line.ask(Request::Status, Duration::from_micros(10)).await.unwrap_err();
+        }
+        kill(bed.guard_pid(), Signal::SIGCONT).unwrap();
+
+        let end = clock::now() + Duration::from_secs(60);
+        while let Err(error) = line.ask(Request::Disarm, Duration::from_secs(5)).await {
+            assert!(clock::now() < end, "{error}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(!bed.log().contains("refuses"), "{}", bed.log());
     });
 }

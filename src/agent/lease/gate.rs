@@ -137,11 +137,16 @@ impl Gate {
                     if !greet {
                         return Err(GuardError::Refused { refusal, status });
                     }
-                    self.inner.link.lock().await.take();
+                    self.give_up(&link).await;
+                }
+                // A guard that was stopped for a while goes on with the connection that it has.
+                Err(error @ GuardError::Silent(_)) => {
+                    self.forget();
+                    return Err(error);
                 }
                 Err(error) => {
-                    self.inner.link.lock().await.take();
-                    if second || matches!(error, GuardError::Silent(_)) {
+                    self.give_up(&link).await;
+                    if second {
                         self.forget();
                         return Err(error);
                     }
@@ -149,6 +154,14 @@ impl Gate {
             }
             second = true;
         }
+    }
+
+    /// Ends a connection that is of no use any more, for all who share it.
+    async fn give_up(&self, link: &Link) {
+        let mut slot = self.inner.link.lock().await;
+        // Another asker may have made a new one meanwhile.
+        slot.take_if(|current| current.is(link));
+        link.cut();
     }
 
     /// Asks for the status; None where no guard answers.
@@ -193,7 +206,7 @@ impl Gate {
                     self.remember(status);
                     self.inner.wake.notify_one();
                 }
-                self.inner.link.lock().await.take();
+                self.give_up(&link).await;
                 self.forget();
                 self.inner.wake.notify_one();
             }
