@@ -22,8 +22,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::modules::apt_get;
 use crate::modules::lineinfile::Presence;
-use crate::modules::package;
 use crate::modules::{Fault, FaultKind, Host, HostMut, Kind, Module, Seen, Thing};
 use crate::source::{Diagnostic, Diagnostics};
 use crate::sys::files::Attributes;
@@ -251,7 +251,7 @@ impl Module for AptRepository {
             make(change, host)?;
         }
         if params.update_cache
-            && let Err(fault) = package::read_lists(host)
+            && let Err(fault) = apt_get::read_lists(host)
         {
             for Holder { path, text } in &found.holders {
                 host.replace(path, text.as_bytes(), Attributes::default())?;

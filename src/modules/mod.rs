@@ -17,6 +17,7 @@ pub mod words;
 
 // One file per module.
 pub mod agent;
+mod apt_get;
 pub mod apt_repository;
 pub mod blockinfile;
 pub mod cluster_config;

@@ -17,24 +17,14 @@
 //! It asks no question while installing, and replaces no configuration file that somebody changed.
 
 use std::fmt;
-use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::modules::{Fault, FaultKind, Host, HostMut, Kind, Module, Risk, Seen, Thing, command};
+use crate::modules::{Fault, FaultKind, Host, HostMut, Kind, Module, Risk, Seen, Thing, apt_get, command};
 use crate::source::{Diagnostic, Diagnostics};
 use crate::sys::clock;
 use crate::sys::process::Program;
-
-/// How long another package manager is waited for unless the task says otherwise.
-const LOCK_LIMIT_S: u32 = 180;
-
-/// How long one transaction may take: a slow mirror and a large package.
-const INSTALL_LIMIT: Duration = Duration::from_secs(3600);
-
-const LISTS: &str = "/var/lib/apt/lists";
-const STAMP: &str = "/var/lib/apt/periodic/update-success-stamp";
 
 #[derive(Debug)]
 pub struct Package;
@@ -184,7 +174,7 @@ impl Params {
     }
 
     fn apt_get(&self) -> Program {
-        let mut program = apt_get(self.lock_limit());
+        let mut program = apt_get::program(self.lock_limit());
         let options = self.dpkg_options.as_deref().unwrap_or("force-confdef,force-confold");
         for option in options.split(',').map(str::trim).filter(|o| !o.is_empty()) {
             program = program.args(["-o", &format!("Dpkg::Options::=--{option}")]);
@@ -214,72 +204,17 @@ impl Params {
     }
 
     fn update_lists(&self, transcript: &mut String, host: &mut HostMut<'_>) -> Result<(), Fault> {
-        transcript.push_str(&update(self.apt_get(), self.lock_limit(), host)?);
+        transcript.push_str(&apt_get::update(self.apt_get(), self.lock_limit(), host)?);
         Ok(())
     }
 
     /// Seconds for which another package manager is waited for.
     fn lock_limit(&self) -> u32 {
-        self.lock_timeout.unwrap_or(LOCK_LIMIT_S)
+        self.lock_timeout.unwrap_or(apt_get::LOCK_LIMIT_S)
     }
 
     fn run(&self, program: &Program, tried: &str, host: &mut HostMut<'_>) -> Result<String, Fault> {
-        run_apt(program, self.lock_limit(), tried, host)
-    }
-}
-
-/// Returns apt-get as every task runs it: it asks nothing, and waits `limit` seconds for dpkg's lock.
-fn apt_get(limit: u32) -> Program {
-    Program::new("apt-get")
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .env("DEBIAN_PRIORITY", "critical")
-        .env("NEEDRESTART_MODE", "l")
-        .limit(INSTALL_LIMIT)
-        .args(["-y", "-q", "-o", &format!("DPkg::Lock::Timeout={limit}")])
-}
-
-/// Reads the lists of packages again.
-///
-/// # Errors
-/// A repository does not answer or is not trusted, or another package manager holds the lock for too long.
-pub(super) fn read_lists(host: &mut HostMut<'_>) -> Result<String, Fault> {
-    update(apt_get(LOCK_LIMIT_S), LOCK_LIMIT_S, host)
-}
-
-fn update(apt_get: Program, limit: u32, host: &mut HostMut<'_>) -> Result<String, Fault> {
-    // A mirror that does not answer must not read as success.
-    let program = apt_get.args(["-o", "APT::Update::Error-Mode=any", "update"]);
-    run_apt(&program, limit, "the lists of packages could not be read", host)
-}
-
-/// Runs apt-get, waiting for the lists' lock, for which apt itself does not wait.
-fn run_apt(program: &Program, limit: u32, tried: &str, host: &mut HostMut<'_>) -> Result<String, Fault> {
-    let until = clock::now() + Duration::from_secs(u64::from(limit));
-    loop {
-        let output = host.run(program.clone())?;
-        if output.exit.is_success() {
-            return Ok(output.stdout_text());
-        }
-        let words = output.stderr_text();
-        let is_locked = words.contains("Could not get lock")
-            || words.contains("Unable to acquire the dpkg frontend lock");
-        if is_locked && clock::now() < until {
-            std::thread::sleep(Duration::from_secs(1));
-            continue;
-        }
-        let mut fault = Fault::program(program, &output, tried);
-        if is_locked {
-            fault.kind = FaultKind::TimedOut;
-            fault =
-                fault.hint("another package manager runs on this host; `lock_timeout` waits longer for it");
-        } else if words.contains("Unable to locate package")
-            || words.contains("has no installation candidate")
-        {
-            fault = fault.hint("is the name right, and is its repository configured? `update_cache: true` reads the lists again");
-        } else if words.contains("dpkg was interrupted") {
-            fault = fault.hint("`dpkg --configure -a` on the host puts it right");
-        }
-        return Err(fault);
+        apt_get::run(program, self.lock_limit(), tried, host)
     }
 }
 
@@ -324,11 +259,11 @@ impl Module for Package {
             all.push((wish, found, None));
         }
         let is_latest = params.state == WantedState::Latest;
-        let lists = lists_time(host)?;
+        let lists = apt_get::lists_time(host)?;
         if is_latest && !all.is_empty() && lists.is_some() {
             let names: Vec<String> = all.iter().map(|(wish, ..)| wish.name.clone()).collect();
             let output = host.look(Program::new("apt-cache").arg("policy").args(names))?;
-            for (name, candidate) in candidates(&output.stdout_text()) {
+            for (name, candidate) in apt_get::candidates(&output.stdout_text()) {
                 for (wish, _, best) in &mut all {
                     if wish.name == name || wish.name.split(':').next() == Some(name.as_str()) {
                         *best = Some(candidate.clone());
@@ -363,8 +298,8 @@ impl Module for Package {
         let now = clock::wall().as_second();
         let age = now.saturating_sub(cache_time);
         let limit = i64::try_from(params.cache_valid_time).unwrap_or(i64::MAX);
-        let is_cache_fresh = lists.is_some_and(|time| !sources_newer(host, time)) && age <= limit;
-        let entries = fingerprint(host);
+        let is_cache_fresh = lists.is_some_and(|time| !apt_get::sources_newer(host, time)) && age <= limit;
+        let entries = apt_get::fingerprint(host);
         Ok(Seen::Now(State {
             packages: all,
             is_cache_fresh,
@@ -526,58 +461,4 @@ impl Module for Package {
         let only_lists = params.name.is_empty() && params.deb.is_none() && params.upgrade == Upgrade::No;
         !only_lists || before.lists != after.lists
     }
-}
-
-/// Returns when the lists were last read; `None` if there are none.
-fn lists_time(host: &Host) -> Result<Option<f64>, Fault> {
-    let has_lists = match host.stat_followed(LISTS)? {
-        Some(_) => host
-            .list(LISTS)?
-            .iter()
-            .any(|n| n.to_string_lossy().contains("_Packages") || n.to_string_lossy().ends_with("Release")),
-        None => false,
-    };
-    if !has_lists {
-        return Ok(None);
-    }
-    if let Some(stamp) = host.stat(STAMP)? {
-        return Ok(Some(stamp.modified));
-    }
-    Ok(host.stat(LISTS)?.map(|s| s.modified))
-}
-
-/// Whether a list of repositories is newer than what was read of them.
-fn sources_newer(host: &Host, time: f64) -> bool {
-    let mut paths = vec!["/etc/apt/sources.list".to_owned()];
-    if let Ok(names) = host.list("/etc/apt/sources.list.d") {
-        paths.extend(names.iter().map(|n| format!("/etc/apt/sources.list.d/{}", n.to_string_lossy())));
-    }
-    paths.iter().any(|path| matches!(host.stat(path), Ok(Some(stat)) if stat.modified > time))
-}
-
-/// A number that is another one when the lists are.
-fn fingerprint(host: &Host) -> u64 {
-    let Ok(names) = host.list(LISTS) else { return 0 };
-    names.iter().fold(0, |sum, name| match host.stat(format!("{LISTS}/{}", name.to_string_lossy())) {
-        Ok(Some(stat)) if !name.to_string_lossy().starts_with("lock") => {
-            sum ^ stat.inode.wrapping_mul(31) ^ stat.modified.to_bits().rotate_left(17)
-        }
-        _ => sum,
-    })
-}
-
-/// Reads `apt-cache policy`: each package's candidate.
-fn candidates(text: &str) -> Vec<(String, String)> {
-    let mut all = Vec::new();
-    let mut name = String::new();
-    for line in text.lines() {
-        if !line.starts_with(' ') {
-            name = line.trim_end_matches(':').to_owned();
-        } else if let Some(version) = line.trim().strip_prefix("Candidate:")
-            && version.trim() != "(none)"
-        {
-            all.push((name.clone(), version.trim().to_owned()));
-        }
-    }
-    all
 }

@@ -9,15 +9,17 @@ use crate::expr::{Dict, Value};
 use crate::input::Deployment;
 use crate::input::playbook::{Block, Common, Condition, Import, ImportKind, Play, Role, RoleUse, Statement};
 use crate::plan::handlers::{Handler, Handlers};
-use crate::plan::program::{BlockId, BlockParts, Layer, Meta, Part, Task, Vars, What};
-use crate::plan::tags::{Selection, words};
+use crate::plan::program::{BlockId, BlockParts, Meta, Part, Task, Vars, What};
+use crate::plan::tags::Selection;
 use crate::source::Span;
 
+mod inherited;
 mod task;
 #[cfg(test)]
 mod tests;
 
-use task::{become_as, condition};
+pub use inherited::{Inherited, RoleScope};
+use task::become_as;
 
 /// Why a play or an include cannot be compiled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,36 +38,6 @@ pub enum CompileError {
 
 /// How deep roles and task files may contain each other.
 const DEPTH_LIMIT: usize = 60;
-
-/// What a level of the text hands down to the tasks below it.
-#[derive(Debug, Clone, Default)]
-pub struct Inherited {
-    common: Common,
-    when: Vec<Value>,
-    tags: BTreeSet<Arc<str>>,
-    /// Variables of blocks and imports, the outermost first.
-    blocks: Vec<Layer>,
-    /// Variables of dynamic includes: above nearly everything.
-    includes: Vec<Layer>,
-    roles: Vec<Arc<RoleScope>>,
-    path: Vec<(BlockId, Part)>,
-    here: PathBuf,
-    hosts: Option<Arc<BTreeSet<Arc<str>>>>,
-    depth: usize,
-    handler: bool,
-}
-
-/// The variables of one use of a role.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RoleScope {
-    pub name: Arc<str>,
-    pub path: PathBuf,
-    pub defaults: Layer,
-    pub vars: Layer,
-    pub params: Layer,
-    /// `role_name`, `role_path` and their like.
-    pub magic: Layer,
-}
 
 /// A play being compiled for one batch; grows while dynamic includes are expanded.
 #[derive(Debug)]
@@ -153,7 +125,7 @@ impl<'a> Compiler<'a> {
         vars: Dict,
         hosts: Arc<BTreeSet<Arc<str>>>,
     ) -> Result<Vec<Arc<Task>>, CompileError> {
-        let mut inner = self.below_include(task, apply, vars, hosts);
+        let mut inner = task.inherited.below_include(apply, vars, hosts);
         self.task_file(path, &mut inner)
     }
 
@@ -169,7 +141,7 @@ impl<'a> Compiler<'a> {
         vars: Dict,
         hosts: Arc<BTreeSet<Arc<str>>>,
     ) -> Result<Vec<Arc<Task>>, CompileError> {
-        let inner = self.below_include(task, apply, Dict::new(), hosts);
+        let inner = task.inherited.below_include(apply, Dict::new(), hosts);
         let role = self.find_role(&asked.name)?;
         self.role(role, asked, vars, Dict::new(), &inner, asked.public)
     }
@@ -210,7 +182,7 @@ impl<'a> Compiler<'a> {
         let mut common = self.play.common.clone();
         // The play's variables have a level of their own, which the run puts in.
         common.vars = Dict::new();
-        self.below(&base, &common)
+        base.below(&common)
     }
 
     fn facts(&mut self, top: &Inherited) -> Option<Arc<Task>> {
@@ -227,7 +199,7 @@ impl<'a> Compiler<'a> {
         step.name = Value::str("Gathering Facts");
         step.become_as = become_as(&top.common);
         step.environment.clone_from(&top.common.environment);
-        let vars = self.vars(top, None);
+        let vars = top.vars(&self.public, None);
         Some(Arc::new(self.task(step, What::Host, top, vars, tags)))
     }
 
@@ -256,7 +228,7 @@ impl<'a> Compiler<'a> {
     }
 
     fn block(&mut self, block: &Block, outer: &Inherited) -> Result<Vec<Arc<Task>>, CompileError> {
-        let inner = self.below(outer, &block.common);
+        let inner = outer.below(&block.common);
         if block.rescue.is_empty() && block.always.is_empty() {
             return self.statements(&block.block, &inner);
         }
@@ -278,7 +250,7 @@ impl<'a> Compiler<'a> {
     fn import(&mut self, import: &Import, outer: &Inherited) -> Result<Vec<Arc<Task>>, CompileError> {
         match &import.what {
             ImportKind::Tasks(tasks) => {
-                let mut inner = self.below(outer, &import.common);
+                let mut inner = outer.below(&import.common);
                 let missing = || CompileError::NoTaskFile { path: PathBuf::from(&*tasks.file.value) };
                 let path = tasks.path.as_ref().ok_or_else(missing)?;
                 self.task_file(path, &mut inner)
@@ -286,7 +258,7 @@ impl<'a> Compiler<'a> {
             ImportKind::Role(asked) => {
                 let mut common = import.common.clone();
                 let vars = std::mem::take(&mut common.vars);
-                let inner = self.below(outer, &common);
+                let inner = outer.below(&common);
                 let role = match &asked.path {
                     Some(path) => self.role_at(path, &asked.name.value)?,
                     None => return Err(CompileError::NoRole { name: asked.name.value.to_string() }),
@@ -332,7 +304,7 @@ impl<'a> Compiler<'a> {
         self.ran.push((role.path.clone(), used.clone()));
         let mut common = used.common.clone();
         let vars = std::mem::take(&mut common.vars);
-        let inner = self.below(outer, &common);
+        let inner = outer.below(&common);
         let asked = RoleAsked { name: role.name.to_string(), public: true, ..RoleAsked::default() };
         self.role(role, &asked, used.params.clone(), vars, &inner, true)
     }
@@ -356,24 +328,7 @@ impl<'a> Compiler<'a> {
         for dependency in &role.dependencies {
             tasks.extend(self.role_use(dependency, &inner)?);
         }
-        let from = |set: &indexmap::IndexMap<Arc<str>, Dict>, stem: &str| -> Dict {
-            let mut all = set.get("main").cloned().unwrap_or_default();
-            if stem != "main" {
-                // Another file stands in the place of the main one.
-                all = set.get(stem).cloned().unwrap_or_default();
-            }
-            all
-        };
-        let mut role_vars = from(&role.vars, &asked.vars_from);
-        role_vars.extend(vars);
-        let scope = Arc::new(RoleScope {
-            name: role.name.clone(),
-            path: role.path.clone(),
-            defaults: Arc::new(from(&role.defaults, &asked.defaults_from)),
-            vars: Arc::new(role_vars),
-            params: Arc::new(params),
-            magic: Arc::new(magic_of(role, &inner.roles)),
-        });
+        let scope = Arc::new(RoleScope::new(role, asked, params, vars, &inner.roles));
         if public {
             self.public.push(scope.clone());
         }
@@ -412,14 +367,6 @@ impl<'a> Compiler<'a> {
     }
 
     fn handler(&self, handler: &crate::input::playbook::Handler, outer: &Inherited) -> Handler {
-        let mut inherited = outer.clone();
-        inherited.when.clear();
-        inherited.tags.clear();
-        inherited.common.notify.clear();
-        inherited.common.run_once = None;
-        inherited.common.delegate_to = None;
-        inherited.handler = true;
-        inherited.path.clear();
         let name = match &handler.body {
             Statement::Task(task) => task.common.name.clone(),
             Statement::Block(block) => block.common.name.clone(),
@@ -431,65 +378,8 @@ impl<'a> Compiler<'a> {
             role: outer.roles.last().map(|role| role.name.clone()),
             listen: handler.listen.iter().map(|topic| topic.value.clone()).collect(),
             body: handler.body.clone(),
-            inherited: Arc::new(inherited),
+            inherited: Arc::new(outer.of_handler()),
         }
-    }
-
-    fn below_include(
-        &self,
-        task: &Task,
-        apply: &Common,
-        vars: Dict,
-        hosts: Arc<BTreeSet<Arc<str>>>,
-    ) -> Inherited {
-        let mut inner = self.below(&task.inherited, apply);
-        if !vars.is_empty() {
-            inner.includes.push(Arc::new(vars));
-        }
-        inner.hosts = Some(hosts);
-        inner
-    }
-
-    /// Returns what stands below a level with these keywords; the inner one wins, lists add up.
-    fn below(&self, outer: &Inherited, common: &Common) -> Inherited {
-        let mut inner = outer.clone();
-        let to = &mut inner.common;
-        macro_rules! replace { ($($field:ident),*) => { $( if common.$field.is_some() { to.$field.clone_from(&common.$field); } )* } }
-        replace!(become_, become_user, become_method, become_flags, check_mode, diff, no_log, run_once);
-        replace!(ignore_errors, any_errors_fatal, connection, delegate_to, delegate_facts);
-        to.environment.extend(common.environment.iter().cloned());
-        to.notify.extend(common.notify.iter().cloned());
-        for (module, params) in &common.module_defaults {
-            to.module_defaults.insert(module.clone(), params.clone());
-        }
-        inner.when.extend(common.when.iter().map(condition));
-        inner.tags.extend(words(&common.tags));
-        if !common.vars.is_empty() {
-            inner.blocks.push(Arc::new(common.vars.clone()));
-        }
-        inner
-    }
-
-    /// Collects the variables of a task below `inherited`.
-    fn vars(&self, inherited: &Inherited, own: Option<Layer>) -> Vars {
-        let mut vars = Vars::default();
-        let filled = |layer: &Layer| (!layer.is_empty()).then(|| layer.clone());
-        for role in &self.public {
-            vars.defaults.extend(filled(&role.defaults));
-            vars.under.extend(filled(&role.vars));
-        }
-        for role in &inherited.roles {
-            vars.defaults.extend(filled(&role.defaults));
-            vars.under.extend(filled(&role.vars));
-        }
-        vars.under.extend(inherited.blocks.iter().cloned());
-        vars.under.extend(own);
-        for role in &inherited.roles {
-            vars.over.extend(filled(&role.params));
-        }
-        vars.over.extend(inherited.includes.iter().cloned());
-        vars.over.extend(inherited.roles.last().map(|role| role.magic.clone()));
-        vars
     }
 
     fn place(&self, span: Span) -> Arc<str> {
@@ -521,17 +411,6 @@ impl Default for RoleAsked {
             public: false,
         }
     }
-}
-
-/// Returns the names that a role's tasks see of the role itself and of those around it.
-fn magic_of(role: &Role, around: &[Arc<RoleScope>]) -> Dict {
-    let mut magic = Dict::new();
-    magic.insert(Arc::from("role_name"), Value::str(role.name.clone()));
-    magic.insert(Arc::from("ansible_role_name"), Value::str(role.name.clone()));
-    magic.insert(Arc::from("role_path"), Value::str(role.path.to_string_lossy().into_owned()));
-    let parents: Vec<Value> = around.iter().rev().map(|role| Value::str(role.name.clone())).collect();
-    magic.insert(Arc::from("ansible_parent_role_names"), Value::from(parents));
-    magic
 }
 
 fn texts(conditions: &[Condition]) -> Vec<&str> {

@@ -3,8 +3,9 @@
 //!
 //! What stands on a path that is surely taken is an error; behind a condition, a loop or a dynamic include it is a warning.
 
+mod handlers;
 mod names;
-mod tasks;
+mod walk;
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use crate::input::playbook::Catalog;
 use crate::input::playbook::Play;
 use crate::source::{Diagnostic, Diagnostics, Severity, Span, suggest};
 use names::Names;
-use tasks::Walk;
+use walk::Walk;
 
 /// Checks everything that was loaded.
 pub fn check(deployment: &Deployment, catalog: &dyn Catalog) -> Diagnostics {

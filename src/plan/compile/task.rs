@@ -18,7 +18,7 @@ impl Compiler<'_> {
     ) -> Result<Vec<Arc<Task>>, CompileError> {
         let mut common = written.common.clone();
         let own = std::mem::take(&mut common.vars);
-        let below = self.below(outer, &common);
+        let below = outer.below(&common);
         if !below.handler && !self.selection.selects(&below.tags) {
             return Ok(Vec::new());
         }
@@ -38,7 +38,7 @@ impl Compiler<'_> {
         let mut step = self.bare_step(module, args, self.place(written.span));
         fill(&mut step, written, &below);
         let own = (!own.is_empty()).then(|| Arc::new(own));
-        let vars = self.vars(&below, own.clone());
+        let vars = below.vars(&self.public, own.clone());
         let tags = below.tags.clone();
         let mut task = self.task(step, what, &below, vars, tags);
         task.own = own;
