@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 
 use crate::cli::{exit::Exit, flags, input};
 use crate::contract::config::{ClientConfig, Credentials};
+use crate::ctl::member::Reply;
 use crate::ctl::{Address, Cluster, CtlError};
 use crate::etcd::TlsFiles;
 use crate::source::{SourceMap, render};
@@ -196,6 +197,13 @@ where
     let done = runtime.block_on(work);
     runtime.shutdown_background();
     done.map_err(|error| anyhow::anyhow!(crate::sys::chain(&error)))
+}
+
+/// Says that a member did not do what it was asked for, and what it answered.
+pub fn say_refused(asked: &str, reply: &Reply) {
+    let Reply { member, status, text } = reply;
+    let status = status.map_or("no answer".to_owned(), |status| format!("status code={status}"));
+    eprintln!("Failed: {asked} for member {member}, {status}, ({text})");
 }
 
 /// Asks a person on a terminal; `force` answers yes. Without a terminal nothing is asked.

@@ -9,6 +9,17 @@ use crate::cli::exit::Exit;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  keddah pause --wait")]
 pub struct Args {
+    #[command(flatten)]
+    change: Change,
+}
+
+pub fn run(args: Args) -> anyhow::Result<Exit> {
+    args.change.make(true, "Success: cluster management is paused")
+}
+
+/// Which cluster, and how long its members are waited for; of `resume` too.
+#[derive(Debug, clap::Args)]
+pub(super) struct Change {
     /// The name of the cluster, where the file names another one
     cluster: Option<String>,
 
@@ -24,16 +35,19 @@ pub struct Args {
     timeout: u64,
 }
 
-pub fn run(args: Args) -> anyhow::Result<Exit> {
-    let cluster = args.place.cluster(args.cluster.as_deref())?;
-    let wait = if args.wait { Duration::from_secs(args.timeout) } else { Duration::ZERO };
-    talk(async {
-        let left = cluster.set_pause(true, wait).await?;
-        if args.wait && !left.is_empty() {
-            eprintln!("{} did not follow within {} s", left.join(", "), args.timeout);
-            return Ok(Exit::Unknown);
-        }
-        say!("Success: cluster management is paused");
-        Ok(Exit::Ok)
-    })
+impl Change {
+    /// Pauses the cluster or lets it go on, and waits if that was asked for; says `done` at the end.
+    pub(super) fn make(self, pause: bool, done: &str) -> anyhow::Result<Exit> {
+        let cluster = self.place.cluster(self.cluster.as_deref())?;
+        let wait = if self.wait { Duration::from_secs(self.timeout) } else { Duration::ZERO };
+        talk(async {
+            let left = cluster.set_pause(pause, wait).await?;
+            if self.wait && !left.is_empty() {
+                eprintln!("{} did not follow within {} s", left.join(", "), self.timeout);
+                return Ok(Exit::Unknown);
+            }
+            say!("{done}");
+            Ok(Exit::Ok)
+        })
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Map;
 
-use crate::cli::cluster::{Where, say, talk};
+use crate::cli::cluster::{Where, say, say_refused, talk};
 use crate::cli::exit::Exit;
 
 /// Make members read their configuration files again
@@ -29,11 +29,9 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
             let reply = cluster.post(&view, &member, "/reload", &Map::new()).await;
             match reply.status {
                 Some(202) => say!("Reload request received for member {member}"),
-                status => {
+                _ => {
                     failed = true;
-                    let status =
-                        status.map_or("no answer".to_owned(), |status| format!("status code={status}"));
-                    eprintln!("Failed: reload for member {member}, {status}, ({})", reply.text);
+                    say_refused("reload", &reply);
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use serde_json::Map;
 
-use crate::cli::cluster::{Where, confirm, say, talk};
+use crate::cli::cluster::{Where, confirm, say, say_refused, talk};
 use crate::cli::exit::Exit;
 
 /// Restart Postgres of members, replicas first
@@ -53,11 +53,9 @@ pub fn run(args: Args) -> anyhow::Result<Exit> {
             let reply = cluster.post(&view, &member, "/restart", &Map::new()).await;
             match reply.status {
                 Some(200) => say!("Success: restart on member {member}"),
-                status => {
+                _ => {
                     failed = true;
-                    let status =
-                        status.map_or("no answer".to_owned(), |status| format!("status code={status}"));
-                    eprintln!("Failed: restart for member {member}, {status}, ({})", reply.text);
+                    say_refused("restart", &reply);
                     // One that does not come back is reason enough to leave the next one alone.
                     break;
                 }

@@ -1,39 +1,16 @@
 //! `keddah resume`: the agents act again.
 
-use std::time::Duration;
-
-use crate::cli::cluster::{Where, say, talk};
 use crate::cli::exit::Exit;
+use crate::cli::pause::Change;
 
 /// Let the agents act again after `keddah pause`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  keddah resume --wait")]
 pub struct Args {
-    /// The name of the cluster, where the file names another one
-    cluster: Option<String>,
-
     #[command(flatten)]
-    place: Where,
-
-    /// Wait until all members have followed
-    #[arg(long)]
-    wait: bool,
-
-    /// How many seconds to wait
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    timeout: u64,
+    change: Change,
 }
 
 pub fn run(args: Args) -> anyhow::Result<Exit> {
-    let cluster = args.place.cluster(args.cluster.as_deref())?;
-    let wait = if args.wait { Duration::from_secs(args.timeout) } else { Duration::ZERO };
-    talk(async {
-        let left = cluster.set_pause(false, wait).await?;
-        if args.wait && !left.is_empty() {
-            eprintln!("{} did not follow within {} s", left.join(", "), args.timeout);
-            return Ok(Exit::Unknown);
-        }
-        say!("Success: cluster management is resumed");
-        Ok(Exit::Ok)
-    })
+    args.change.make(false, "Success: cluster management is resumed")
 }

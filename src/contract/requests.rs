@@ -196,16 +196,7 @@ fn possible(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::keys::Keys;
-
-    fn view(pairs: &[(&str, &str)]) -> ClusterView {
-        let pairs: Vec<(String, &str)> =
-            pairs.iter().map(|(key, value)| (format!("/service/demo/{key}"), *value)).collect();
-        ClusterView::read(
-            &Keys::new("service", "demo"),
-            pairs.iter().map(|(key, value)| (key.as_str(), *value)),
-        )
-    }
+    use crate::contract::rest::view_of_demo as view;
 
     fn ask(kind: Kind, body: &str, view: &ClusterView) -> Result<Kind, (u16, String)> {
         let document = Document::parse("the request", body).unwrap();

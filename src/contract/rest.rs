@@ -194,3 +194,11 @@ impl ClusterView {
         shown
     }
 }
+
+/// Reads what etcd holds of the cluster `demo`: names below its keys, and values.
+#[cfg(test)]
+pub(crate) fn view_of_demo(pairs: &[(&str, &str)]) -> ClusterView {
+    let pairs: Vec<(String, &str)> =
+        pairs.iter().map(|(key, value)| (format!("/service/demo/{key}"), *value)).collect();
+    ClusterView::read(&Keys::new("service", "demo"), pairs.iter().map(|(key, value)| (key.as_str(), *value)))
+}

@@ -20,13 +20,7 @@ const OPTIONAL: [(&str, &str); 4] = [
 /// Writes the members. With `extended`, columns that nobody has anything in are shown too.
 pub fn list(scope: &str, view: &ClusterView, format: Format, extended: bool) -> String {
     let document = view.to_json();
-    let members: Vec<Map<String, Value>> = document
-        .get("members")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(|member| member.as_object().cloned())
-        .collect();
+    let members = members(&document);
     let titles = titles(&members, extended);
     let rows = rows(scope, &members, &titles, format);
     match format {
@@ -35,6 +29,12 @@ pub fn list(scope: &str, view: &ClusterView, format: Format, extended: bool) -> 
         Format::Tsv => tsv(&titles, &rows),
         Format::Pretty => table(scope, view, &document, &titles, &rows),
     }
+}
+
+/// Returns the members of a document as [`ClusterView::to_json`] makes it.
+pub(super) fn members(document: &Map<String, Value>) -> Vec<Map<String, Value>> {
+    let all = document.get("members").and_then(Value::as_array);
+    all.into_iter().flatten().filter_map(|member| member.as_object().cloned()).collect()
 }
 
 /// Says what members lack, beyond the table: one line each.
@@ -261,16 +261,7 @@ pub fn history(view: &ClusterView, format: Format) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::keys::Keys;
-
-    fn view(pairs: &[(&str, &str)]) -> ClusterView {
-        let pairs: Vec<(String, &str)> =
-            pairs.iter().map(|(key, value)| (format!("/service/demo/{key}"), *value)).collect();
-        ClusterView::read(
-            &Keys::new("service", "demo"),
-            pairs.iter().map(|(key, value)| (key.as_str(), *value)),
-        )
-    }
+    use crate::contract::rest::view_of_demo as view;
 
     fn two_members() -> ClusterView {
         view(&[

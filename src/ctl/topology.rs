@@ -10,14 +10,7 @@ use crate::ctl::list;
 /// Writes the members in the order of the tree, each level two blanks further in.
 pub fn topology(scope: &str, view: &ClusterView) -> String {
     let document = view.to_json();
-    let members: Vec<Map<String, Value>> = document
-        .get("members")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(|member| member.as_object().cloned())
-        .collect();
-    list::rows_as_table(scope, view, &document, &sorted(&members))
+    list::rows_as_table(scope, view, &document, &sorted(&list::members(&document)))
 }
 
 fn text<'a>(member: &'a Map<String, Value>, key: &str) -> &'a str {

@@ -76,13 +76,10 @@ impl Module for Agent {
 
     fn observe(params: &Params, host: &Host) -> Result<Seen<State>, Fault> {
         let (owner, group) = (params.owner.as_deref(), params.group.as_deref());
-        let file = match TextFile::observe(&params.path, Some(&params.mode), owner, group, host)? {
-            Seen::Now(file) => file,
-            Seen::Blocked(thing) => return Ok(Seen::Blocked(thing)),
-            Seen::Unknowable(why) => return Ok(Seen::Unknowable(why)),
-        };
-        let desired = Desired::new(files::read(std::path::Path::new(OWN_FILE))?);
-        Ok(Seen::Now(State { file, desired }))
+        TextFile::observe(&params.path, Some(&params.mode), owner, group, host)?.and_then(|file| {
+            let desired = Desired::new(files::read(std::path::Path::new(OWN_FILE))?);
+            Ok(Seen::Now(State { file, desired }))
+        })
     }
 
     fn diff(_params: &Params, found: &State) -> Vec<WriteChange> {

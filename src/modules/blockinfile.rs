@@ -119,21 +119,18 @@ impl Module for BlockInFile {
 
     fn observe(params: &Params, host: &Host) -> Result<Seen<State>, Fault> {
         let (owner, group) = (params.owner.as_deref(), params.group.as_deref());
-        let file = match TextFile::observe(&params.path, params.mode.as_ref(), owner, group, host)? {
-            Seen::Now(file) => file,
-            Seen::Blocked(thing) => return Ok(Seen::Blocked(thing)),
-            Seen::Unknowable(why) => return Ok(Seen::Unknowable(why)),
-        };
-        if file.found.is_none() {
-            if params.state == Presence::Absent {
-                return Ok(Seen::Now(State { file, desired: None, backup: None }));
+        TextFile::observe(&params.path, params.mode.as_ref(), owner, group, host)?.and_then(|file| {
+            if file.found.is_none() {
+                if params.state == Presence::Absent {
+                    return Ok(Seen::Now(State { file, desired: None, backup: None }));
+                }
+                if !params.create {
+                    return Ok(Seen::Blocked(Thing::Path(params.path.clone())));
+                }
             }
-            if !params.create {
-                return Ok(Seen::Blocked(Thing::Path(params.path.clone())));
-            }
-        }
-        let text = params.edit(&file.text().unwrap_or_default())?;
-        Ok(Seen::Now(State { file, desired: Some(Desired::new(text.into_bytes())), backup: None }))
+            let text = params.edit(&file.text().unwrap_or_default())?;
+            Ok(Seen::Now(State { file, desired: Some(Desired::new(text.into_bytes())), backup: None }))
+        })
     }
 
     fn diff(_params: &Params, found: &State) -> Vec<WriteChange> {

@@ -339,11 +339,7 @@ impl Module for File {
                 found.wanted.give(&real, &Owned::from(&target), target.kind, host)?;
             }
         }
-        match File::observe(params, host)? {
-            Seen::Now(reached) => Ok(State { touched: true, ..reached }),
-            Seen::Blocked(thing) => Err(Fault::missing(thing)),
-            Seen::Unknowable(why) => Err(Fault::refused(why)),
-        }
+        Ok(State { touched: true, ..File::observe(params, host)?.reached()? })
     }
 
     fn output(params: &Params, before: &State, after: Option<&State>, _changes: &[Change]) -> Output {

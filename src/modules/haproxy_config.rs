@@ -109,18 +109,15 @@ impl Module for HaproxyConfig {
             return Ok(Seen::Blocked(Thing::Program(params.program.clone())));
         }
         let (owner, group) = (params.owner.as_deref(), params.group.as_deref());
-        let file = match TextFile::observe(&params.dest, params.mode.as_ref(), owner, group, host)? {
-            Seen::Now(file) => file,
-            Seen::Blocked(thing) => return Ok(Seen::Blocked(thing)),
-            Seen::Unknowable(why) => return Ok(Seen::Unknowable(why)),
-        };
-        // A host without systemd has nothing that could be reloaded through it.
-        let is_running = match host.look(units::show(&[], &units::full_name(&params.service))) {
-            Ok(output) => output.exit.is_success() && Unit::parse(&output.stdout_text()).is_running(),
-            Err(_no_systemctl) => false,
-        };
-        let desired = Desired::new(params.content.clone().into_bytes());
-        Ok(Seen::Now(State { file, desired, is_running, backup: None }))
+        TextFile::observe(&params.dest, params.mode.as_ref(), owner, group, host)?.and_then(|file| {
+            // A host without systemd has nothing that could be reloaded through it.
+            let is_running = match host.look(units::show(&[], &units::full_name(&params.service))) {
+                Ok(output) => output.exit.is_success() && Unit::parse(&output.stdout_text()).is_running(),
+                Err(_no_systemctl) => false,
+            };
+            let desired = Desired::new(params.content.clone().into_bytes());
+            Ok(Seen::Now(State { file, desired, is_running, backup: None }))
+        })
     }
 
     fn diff(_params: &Params, found: &State) -> Vec<Change> {

@@ -106,11 +106,7 @@ impl Module for Hostname {
                 Change::Live { to, .. } => host.write_kernel_file(LIVE, to)?,
             }
         }
-        match Hostname::observe(params, host)? {
-            Seen::Now(reached) => Ok(reached),
-            Seen::Blocked(thing) => Err(Fault::missing(thing)),
-            Seen::Unknowable(why) => Err(Fault::refused(why)),
-        }
+        Hostname::observe(params, host)?.reached()
     }
 
     fn output(params: &Params, _before: &State, _after: Option<&State>, _changes: &[Change]) -> Output {

@@ -161,22 +161,19 @@ impl Module for LineInFile {
 
     fn observe(params: &Params, host: &Host) -> Result<Seen<State>, Fault> {
         let (owner, group) = (params.owner.as_deref(), params.group.as_deref());
-        let file = match TextFile::observe(&params.path, params.mode.as_ref(), owner, group, host)? {
-            Seen::Now(file) => file,
-            Seen::Blocked(thing) => return Ok(Seen::Blocked(thing)),
-            Seen::Unknowable(why) => return Ok(Seen::Unknowable(why)),
-        };
-        if file.found.is_none() {
-            if params.state == Presence::Absent {
-                return Ok(Seen::Now(State { file, desired: None, removed: 0, backup: None }));
+        TextFile::observe(&params.path, params.mode.as_ref(), owner, group, host)?.and_then(|file| {
+            if file.found.is_none() {
+                if params.state == Presence::Absent {
+                    return Ok(Seen::Now(State { file, desired: None, removed: 0, backup: None }));
+                }
+                if !params.create {
+                    return Ok(Seen::Blocked(Thing::Path(params.path.clone())));
+                }
             }
-            if !params.create {
-                return Ok(Seen::Blocked(Thing::Path(params.path.clone())));
-            }
-        }
-        let (text, removed) = params.edit(&file.text().unwrap_or_default())?;
-        let desired = Some(Desired::new(text.into_bytes()));
-        Ok(Seen::Now(State { file, desired, removed, backup: None }))
+            let (text, removed) = params.edit(&file.text().unwrap_or_default())?;
+            let desired = Some(Desired::new(text.into_bytes()));
+            Ok(Seen::Now(State { file, desired, removed, backup: None }))
+        })
     }
 
     fn diff(_params: &Params, found: &State) -> Vec<WriteChange> {

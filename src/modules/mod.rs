@@ -95,6 +95,32 @@ pub enum Seen<S> {
     Unknowable(String),
 }
 
+impl<S> Seen<S> {
+    /// Goes on with what was found; where nothing was, that is the answer.
+    ///
+    /// # Errors
+    /// As `next`.
+    pub fn and_then<T>(self, next: impl FnOnce(S) -> Result<Seen<T>, Fault>) -> Result<Seen<T>, Fault> {
+        match self {
+            Seen::Now(found) => next(found),
+            Seen::Blocked(thing) => Ok(Seen::Blocked(thing)),
+            Seen::Unknowable(why) => Ok(Seen::Unknowable(why)),
+        }
+    }
+
+    /// Returns what changes have reached, which must be there to be looked at.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be found out.
+    pub fn reached(self) -> Result<S, Fault> {
+        match self {
+            Seen::Now(reached) => Ok(reached),
+            Seen::Blocked(thing) => Err(Fault::missing(thing)),
+            Seen::Unknowable(why) => Err(Fault::refused(why)),
+        }
+    }
+}
+
 /// The differences of a [`Kind::Query`]: there are none.
 #[derive(Debug)]
 pub enum Never {}

@@ -423,13 +423,8 @@ impl Module for Package {
             let what = format!("{} could not be removed", remove.join(", "));
             transcript.push_str(&params.run(&program.arg(verb).arg("--").args(remove), &what, host)?);
         }
-        match Package::observe(params, host)? {
-            Seen::Now(reached) => {
-                Ok(State { is_cache_fresh: true, has_upgraded: true, transcript, ..reached })
-            }
-            Seen::Blocked(thing) => Err(Fault::missing(thing)),
-            Seen::Unknowable(why) => Err(Fault::refused(why)),
-        }
+        let reached = Package::observe(params, host)?.reached()?;
+        Ok(State { is_cache_fresh: true, has_upgraded: true, transcript, ..reached })
     }
 
     fn output(_params: &Params, before: &State, after: Option<&State>, changes: &[Change]) -> Output {

@@ -120,15 +120,12 @@ impl Module for Replace {
 
     fn observe(params: &Params, host: &Host) -> Result<Seen<State>, Fault> {
         let (owner, group) = (params.owner.as_deref(), params.group.as_deref());
-        let file = match TextFile::observe(&params.path, params.mode.as_ref(), owner, group, host)? {
-            Seen::Now(file) => file,
-            Seen::Blocked(thing) => return Ok(Seen::Blocked(thing)),
-            Seen::Unknowable(why) => return Ok(Seen::Unknowable(why)),
-        };
-        let Some(text) = file.text() else { return Ok(Seen::Blocked(Thing::Path(params.path.clone()))) };
-        let (edited, count) = params.edit(&text)?;
-        let desired = Desired::new(edited.into_bytes());
-        Ok(Seen::Now(State { file, desired, count, backup: None, is_done: false }))
+        TextFile::observe(&params.path, params.mode.as_ref(), owner, group, host)?.and_then(|file| {
+            let Some(text) = file.text() else { return Ok(Seen::Blocked(Thing::Path(params.path.clone()))) };
+            let (edited, count) = params.edit(&text)?;
+            let desired = Desired::new(edited.into_bytes());
+            Ok(Seen::Now(State { file, desired, count, backup: None, is_done: false }))
+        })
     }
 
     fn diff(_params: &Params, found: &State) -> Vec<WriteChange> {

@@ -183,16 +183,15 @@ impl Module for Sysctl {
     fn observe(params: &Params, host: &Host) -> Result<Seen<State>, Fault> {
         let mode = ModeSpec::Bits(0o644);
         let is_there = host.stat(&params.sysctl_file)?.is_some();
-        let file =
-            match TextFile::observe(&params.sysctl_file, (!is_there).then_some(&mode), None, None, host)? {
-                Seen::Now(file) => file,
-                Seen::Blocked(thing) => return Ok(Seen::Blocked(thing)),
-                Seen::Unknowable(why) => return Ok(Seen::Unknowable(why)),
-            };
-        let desired = Desired::new(params.edit(&file.text().unwrap_or_default()).into_bytes());
-        let live = host.read_if_there(params.kernel_file())?;
-        let live = live.map(|b| String::from_utf8_lossy(&b).split_whitespace().collect::<Vec<_>>().join(" "));
-        Ok(Seen::Now(State { file, desired, live }))
+        TextFile::observe(&params.sysctl_file, (!is_there).then_some(&mode), None, None, host)?.and_then(
+            |file| {
+                let desired = Desired::new(params.edit(&file.text().unwrap_or_default()).into_bytes());
+                let live = host.read_if_there(params.kernel_file())?;
+                let live = live
+                    .map(|b| String::from_utf8_lossy(&b).split_whitespace().collect::<Vec<_>>().join(" "));
+                Ok(Seen::Now(State { file, desired, live }))
+            },
+        )
     }
 
     fn diff(params: &Params, found: &State) -> Vec<Change> {
@@ -245,11 +244,7 @@ impl Module for Sysctl {
         if changes.iter().any(|c| matches!(c, Change::File { .. })) {
             found.file.write(Some(&found.desired), Writing::default(), host)?;
         }
-        match Sysctl::observe(params, host)? {
-            Seen::Now(reached) => Ok(reached),
-            Seen::Blocked(thing) => Err(Fault::missing(thing)),
-            Seen::Unknowable(why) => Err(Fault::refused(why)),
-        }
+        Sysctl::observe(params, host)?.reached()
     }
 
     fn output(params: &Params, before: &State, after: Option<&State>, _changes: &[Change]) -> Output {

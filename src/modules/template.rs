@@ -149,11 +149,9 @@ impl Module for Template {
             Some(ModeSpec::Preserve) => Some(&preserved),
             other => other.as_ref(),
         };
-        Ok(match TextFile::observe(&path, mode, params.owner.as_deref(), params.group.as_deref(), host)? {
-            Seen::Now(file) => Seen::Now(State { file, desired, backup: None }),
-            Seen::Blocked(thing) => Seen::Blocked(thing),
-            Seen::Unknowable(why) => Seen::Unknowable(why),
-        })
+        let (owner, group) = (params.owner.as_deref(), params.group.as_deref());
+        TextFile::observe(&path, mode, owner, group, host)?
+            .and_then(|file| Ok(Seen::Now(State { file, desired, backup: None })))
     }
 
     fn diff(params: &Params, found: &State) -> Vec<WriteChange> {

@@ -395,11 +395,7 @@ impl Module for User {
         for change in changes {
             params.change(change, found, host)?;
         }
-        match User::observe(params, host)? {
-            Seen::Now(reached) => Ok(reached),
-            Seen::Blocked(thing) => Err(Fault::missing(thing)),
-            Seen::Unknowable(why) => Err(Fault::refused(why)),
-        }
+        User::observe(params, host)?.reached()
     }
 
     fn output(params: &Params, before: &State, after: Option<&State>, _changes: &[Change]) -> Output {

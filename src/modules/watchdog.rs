@@ -257,11 +257,7 @@ impl Module for Watchdog {
                 }
             }
         }
-        match Watchdog::observe(params, host)? {
-            Seen::Now(reached) => Ok(reached),
-            Seen::Blocked(thing) => Err(Fault::missing(thing)),
-            Seen::Unknowable(why) => Err(Fault::refused(why)),
-        }
+        Watchdog::observe(params, host)?.reached()
     }
 
     fn output(params: &Params, before: &State, after: Option<&State>, _changes: &[Change]) -> Output {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::cluster::SegmentSize;
 use crate::postgres::query::{QueryError, Session};
 use crate::postgres::standby::conninfo;
-use crate::postgres::{Installation, ProgramError, run};
+use crate::postgres::{Installation, ProgramError, long_options, run};
 use crate::sys::process::Program;
 
 /// The server to copy from.
@@ -110,22 +110,14 @@ fn program(
     source: &Source,
     options: &[(String, Option<String>)],
 ) -> Program {
-    let mut program = installation
+    let program = installation
         .program("pg_basebackup")
         .arg(format!("--pgdata={}", data_dir.display()))
         .arg("--wal-method=stream")
         .arg("--no-password")
         .arg(format!("--dbname={}", source.conninfo(None)));
-    for (name, value) in options {
-        if RESERVED.contains(&name.as_str()) {
-            continue;
-        }
-        program = program.arg(match value {
-            Some(value) => format!("--{name}={value}"),
-            None => format!("--{name}"),
-        });
-    }
-    program
+    let allowed = options.iter().filter(|(name, _)| !RESERVED.contains(&name.as_str()));
+    program.args(long_options(allowed))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::postgres::{Installation, ProgramError, run};
+use crate::postgres::{Installation, ProgramError, long_options, run};
 use crate::sys::process::Program;
 use crate::sys::secret::Secret;
 
@@ -42,16 +42,8 @@ fn program(installation: &Installation, data_dir: &Path, what: &Initdb) -> Progr
     if !what.superuser.is_empty() {
         program = program.arg(format!("--username={}", what.superuser));
     }
-    for (name, value) in &what.options {
-        if RESERVED.contains(&name.as_str()) || name == "username" {
-            continue;
-        }
-        program = program.arg(match value {
-            Some(value) => format!("--{name}={value}"),
-            None => format!("--{name}"),
-        });
-    }
-    program
+    let is_allowed = |name: &str| !RESERVED.contains(&name) && name != "username";
+    program.args(long_options(what.options.iter().filter(|(name, _)| is_allowed(name))))
 }
 
 #[cfg(test)]

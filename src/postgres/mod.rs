@@ -101,6 +101,16 @@ fn judge(program: &Program, output: Output) -> Result<Output, ProgramError> {
     Err(ProgramError::Failed { program: program.name(), exit: output.exit.to_string(), last_words })
 }
 
+/// Spells a program's options as `--name` or `--name=value`.
+fn long_options<'a>(
+    options: impl Iterator<Item = &'a (String, Option<String>)>,
+) -> impl Iterator<Item = String> {
+    options.map(|(name, value)| match value {
+        Some(value) => format!("--{name}={value}"),
+        None => format!("--{name}"),
+    })
+}
+
 /// Tells whether a folder holds a database cluster (or what is left of one).
 pub fn has_data(data_dir: &Path) -> bool {
     data_dir.join("PG_VERSION").is_file()

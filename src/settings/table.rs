@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::cluster::SyncMode;
+use crate::contract::document::boolean;
 use crate::settings::Complaint;
 
 /// The shortest `ttl` that a Patroni member accepts, in seconds; below it only Keddah's members keep a lease.
@@ -246,7 +247,7 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn boolean(&mut self, name: &'static str) -> bool {
         let row = find(name).expect("every name read is a row; a test reads them all");
-        match self.find(row).map(|found| (found, boolean_of(found))) {
+        match self.find(row).map(|found| (found, boolean(found))) {
             None => row.default == "on",
             Some((_, Some(value))) => value,
             Some((found, None)) => {
@@ -264,7 +265,7 @@ impl<'a> Reader<'a> {
             Some(Value::String(word)) if word.eq_ignore_ascii_case("quorum") => {
                 (SyncMode::Quorum, SyncMode::QuorumStrict)
             }
-            Some(found) => match boolean_of(found) {
+            Some(found) => match boolean(found) {
                 Some(true) => (SyncMode::On, SyncMode::Strict),
                 Some(false) => return SyncMode::Off,
                 None => {
@@ -291,23 +292,6 @@ impl<'a> Reader<'a> {
             expected: expected.to_owned(),
             default: row.default,
         });
-    }
-}
-
-fn boolean_of(value: &Value) -> Option<bool> {
-    match value {
-        Value::Bool(value) => Some(*value),
-        Value::Number(number) => match number.as_i64() {
-            Some(0) => Some(false),
-            Some(1) => Some(true),
-            _ => None,
-        },
-        Value::String(text) => match text.to_ascii_lowercase().as_str() {
-            "on" | "true" | "yes" | "1" => Some(true),
-            "off" | "false" | "no" | "0" => Some(false),
-            _ => None,
-        },
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
@@ -351,7 +335,7 @@ mod tests {
                     assert!((row.range.0..=row.range.1).contains(&value), "{}", row.name);
                 }
                 Kind::Boolean | Kind::SyncMode => {
-                    assert!(boolean_of(&Value::String(row.default.into())).is_some(), "{}", row.name);
+                    assert!(boolean(&Value::String(row.default.into())).is_some(), "{}", row.name);
                 }
             }
         }
