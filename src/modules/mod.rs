@@ -6,18 +6,21 @@
 //! host is what [`Host`] and [`HostMut`] have methods for.
 
 // What modules are made of.
+mod apt_get;
 pub mod attributes;
 pub mod driver;
 pub mod host;
 pub mod line_edits;
 pub mod outcome;
 pub mod params;
+mod postgres_session;
+mod postgres_setting;
+mod remote;
 pub mod text_file;
 pub mod words;
 
 // One file per module.
 pub mod agent;
-mod apt_get;
 pub mod apt_repository;
 pub mod blockinfile;
 pub mod cluster_config;
@@ -40,10 +43,7 @@ pub mod postgres_database;
 pub mod postgres_extension;
 pub mod postgres_hba;
 pub mod postgres_role;
-mod postgres_session;
-mod postgres_setting;
 pub mod postgres_settings;
-mod remote;
 pub mod replace;
 pub mod slurp;
 pub mod stat;
