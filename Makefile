@@ -53,8 +53,9 @@ test-sim: setup-build ## the decision core against a simulated world
 sim-faults: setup-build ## as many simulated faults as FAULTS says (100000), with an account of them
 	FAULTS=$(or $(FAULTS),100000) $(CARGO) test --locked --test sim seeds::seeds -- --nocapture
 
+# Servers that are killed leave shared memory behind, of which the kernel has a limited number: it goes with the namespace.
 test-local: setup ## real etcd, Postgres and sshd on loopback
-	$(CARGO) test --locked --test local -- --test-threads 2
+	unshare --ipc $(CARGO) test --locked --test local -- --test-threads 2
 
 test-guest: setup-guest ## an emulated host whose kernel has a watchdog, which resets it
 	$(CARGO) test --locked --test guest -- --test-threads 2
