@@ -28,14 +28,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::modules::remote::{self, Rest};
-use crate::modules::{Fault, Host, HostMut, Kind, Module, Risk, Seen, Thing};
+use crate::modules::{Fault, Host, HostMut, Kind, Module, Risk, Seen};
 use crate::sys::secret::Secret;
 use crate::sys::tls::ClientFiles;
 
 #[derive(Debug)]
 pub struct ClusterConfig;
 
-const REST_PORT: u16 = 8008;
 const ANSWER_LIMIT: std::time::Duration = std::time::Duration::from_secs(15);
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -104,17 +103,7 @@ fn compare(path: &str, wanted: &Value, found: Option<&Value>, changes: &mut Vec<
 }
 
 fn ask(params: &Params) -> Result<Option<Value>, Fault> {
-    let Some(reply) =
-        (Rest { url: &params.url, user: None, files: &ClientFiles::default() }).get("/config")?
-    else {
-        return Ok(None);
-    };
-    if !reply.is_success() {
-        return Ok(None);
-    }
-    serde_json::from_str(&reply.body).map(Some).map_err(|error| {
-        Fault::refused(format!("{}/config answers with something else: {error}", params.url))
-    })
+    Rest { url: &params.url, user: None, files: &ClientFiles::default() }.document("/config")
 }
 
 impl Module for ClusterConfig {
@@ -127,7 +116,7 @@ impl Module for ClusterConfig {
     type Output = Output;
 
     fn observe(params: &Params, _host: &Host) -> Result<Seen<Value>, Fault> {
-        Ok(ask(params)?.map_or(Seen::Blocked(Thing::Port(REST_PORT)), Seen::Now))
+        ask(params).map(remote::seen)
     }
 
     fn diff(params: &Params, found: &Value) -> Vec<Change> {

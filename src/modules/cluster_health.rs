@@ -25,13 +25,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::modules::remote::{self, Rest};
-use crate::modules::{Fault, FaultKind, Host, HostMut, Kind, Module, Seen, Thing};
+use crate::modules::{Fault, FaultKind, Host, HostMut, Kind, Module, Seen};
 use crate::sys::tls::ClientFiles;
 
 #[derive(Debug)]
 pub struct ClusterHealth;
-
-const REST_PORT: u16 = 8008;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -111,13 +109,7 @@ pub struct Cluster {
 impl Cluster {
     /// Asks an agent; `None` if it does not answer.
     pub(super) fn ask(url: &str, files: &ClientFiles) -> Result<Option<Cluster>, Fault> {
-        let Some(reply) = (Rest { url, user: None, files }).get("/cluster")? else { return Ok(None) };
-        if !reply.is_success() {
-            return Ok(None);
-        }
-        serde_json::from_str(&reply.body)
-            .map(Some)
-            .map_err(|error| Fault::refused(format!("{url}/cluster answers with something else: {error}")))
+        Rest { url, user: None, files }.document("/cluster")
     }
 
     pub(super) fn leader(&self) -> Option<&Member> {
@@ -165,8 +157,7 @@ impl Module for ClusterHealth {
     type Output = Output;
 
     fn observe(params: &Params, _host: &Host) -> Result<Seen<Cluster>, Fault> {
-        Ok(Cluster::ask(&params.url, &params.files())?
-            .map_or(Seen::Blocked(Thing::Port(REST_PORT)), Seen::Now))
+        Cluster::ask(&params.url, &params.files()).map(remote::seen)
     }
 
     fn diff(params: &Params, found: &Cluster) -> Vec<Change> {

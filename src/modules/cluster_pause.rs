@@ -21,13 +21,13 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use crate::modules::remote::Rest;
-use crate::modules::{Fault, Host, HostMut, Kind, Module, Seen, Thing};
+use crate::modules::remote::{self, Rest};
+use crate::modules::{Fault, Host, HostMut, Kind, Module, Seen};
 use crate::sys::secret::Secret;
 use crate::sys::tls::ClientFiles;
 
-const REST_PORT: u16 = 8008;
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
@@ -74,19 +74,9 @@ pub struct Output {
 }
 
 fn ask(params: &Params) -> Result<Option<State>, Fault> {
-    let Some(reply) =
-        (Rest { url: &params.url, user: None, files: &ClientFiles::default() }).get("/config")?
-    else {
-        return Ok(None);
-    };
-    if !reply.is_success() {
-        return Ok(None);
-    }
-    let config: serde_json::Value = serde_json::from_str(&reply.body).map_err(|error| {
-        Fault::refused(format!("{}/config answers with something else: {error}", params.url))
-    })?;
-    let is_paused = config.get("pause").and_then(serde_json::Value::as_bool) == Some(true);
-    Ok(Some(State { is_paused }))
+    let rest = Rest { url: &params.url, user: None, files: &ClientFiles::default() };
+    let is_paused = |config: Value| config.get("pause").and_then(Value::as_bool) == Some(true);
+    Ok(rest.document("/config")?.map(|config| State { is_paused: is_paused(config) }))
 }
 
 impl Module for ClusterPause {
@@ -99,7 +89,7 @@ impl Module for ClusterPause {
     type Output = Output;
 
     fn observe(params: &Params, _host: &Host) -> Result<Seen<State>, Fault> {
-        Ok(ask(params)?.map_or(Seen::Blocked(Thing::Port(REST_PORT)), Seen::Now))
+        ask(params).map(remote::seen)
     }
 
     fn diff(params: &Params, found: &State) -> Vec<Change> {
@@ -114,8 +104,8 @@ impl Module for ClusterPause {
         _host: &mut HostMut<'_>,
     ) -> Result<State, Fault> {
         let value = match params.state {
-            WantedState::Paused => serde_json::json!({ "pause": true }),
-            WantedState::Resumed => serde_json::json!({ "pause": null }),
+            WantedState::Paused => json!({ "pause": true }),
+            WantedState::Resumed => json!({ "pause": null }),
         };
         let user = params.username.as_deref().zip(params.password.as_ref());
         let reply = Rest { url: &params.url, user, files: &ClientFiles::default() }.send(

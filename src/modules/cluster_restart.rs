@@ -27,14 +27,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::modules::remote::{self, Rest};
-use crate::modules::{Fault, FaultKind, Host, HostMut, Kind, Module, Risk, Seen, Thing};
+use crate::modules::{Fault, FaultKind, Host, HostMut, Kind, Module, Risk, Seen};
 use crate::sys::secret::Secret;
 use crate::sys::tls::ClientFiles;
 
 #[derive(Debug)]
 pub struct ClusterRestart;
-
-const REST_PORT: u16 = 8008;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -136,7 +134,7 @@ impl Module for ClusterRestart {
     type Output = Output;
 
     fn observe(params: &Params, _host: &Host) -> Result<Seen<Status>, Fault> {
-        Ok(Status::ask(&params.url)?.map_or(Seen::Blocked(Thing::Port(REST_PORT)), Seen::Now))
+        Status::ask(&params.url).map(remote::seen)
     }
 
     fn diff(params: &Params, found: &Status) -> Vec<Change> {

@@ -28,14 +28,12 @@ use serde_json::json;
 
 use crate::modules::cluster_health::Cluster;
 use crate::modules::remote::{self, Rest};
-use crate::modules::{Fault, FaultKind, Host, HostMut, Kind, Module, Risk, Seen, Thing};
+use crate::modules::{Fault, FaultKind, Host, HostMut, Kind, Module, Risk, Seen};
 use crate::sys::secret::Secret;
 use crate::sys::tls::ClientFiles;
 
 #[derive(Debug)]
 pub struct ClusterSwitchover;
-
-const REST_PORT: u16 = 8008;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -107,8 +105,7 @@ impl Module for ClusterSwitchover {
     type Output = Output;
 
     fn observe(params: &Params, _host: &Host) -> Result<Seen<Cluster>, Fault> {
-        Ok(Cluster::ask(&params.url, &params.files())?
-            .map_or(Seen::Blocked(Thing::Port(REST_PORT)), Seen::Now))
+        Cluster::ask(&params.url, &params.files()).map(remote::seen)
     }
 
     fn diff(params: &Params, found: &Cluster) -> Vec<Change> {

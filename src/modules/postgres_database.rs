@@ -234,10 +234,8 @@ impl Module for PostgresDatabase {
         let server = params.server();
         if found.is_replica {
             let look = || server.must(async |session: &Session| look(session, params).await);
-            let rest = |found: &State| {
-                PostgresDatabase::diff(params, found).iter().map(ToString::to_string).collect()
-            };
-            return session::arrived(COPY_LIMIT + remote::RETURN_LIMIT, look, rest);
+            let limit = COPY_LIMIT + remote::RETURN_LIMIT;
+            return session::arrived(limit, look, |found| PostgresDatabase::diff(params, found));
         }
         let name = quote_identifier(&params.name);
         server.must(async |session: &Session| {

@@ -217,10 +217,8 @@ impl Module for PostgresExtension {
         let server = params.server();
         if found.is_replica {
             let look = || server.must(async |session: &Session| look(session, params).await);
-            let rest = |found: &State| {
-                PostgresExtension::diff(params, found).iter().map(ToString::to_string).collect()
-            };
-            return session::arrived(SCRIPT_LIMIT + remote::RETURN_LIMIT, look, rest);
+            let limit = SCRIPT_LIMIT + remote::RETURN_LIMIT;
+            return session::arrived(limit, look, |found| PostgresExtension::diff(params, found));
         }
         server.must(async |session: &Session| {
             for statement in changes.iter().flat_map(|change| statements(params, change)) {

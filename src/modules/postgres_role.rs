@@ -349,8 +349,7 @@ impl Module for PostgresRole {
         let server = params.server();
         if found.is_replica {
             let look = || server.must(async |session: &Session| look(session, params).await);
-            let rest = |found: &State| words(&PostgresRole::diff(params, found));
-            return session::arrived(remote::RETURN_LIMIT, look, rest);
+            return session::arrived(remote::RETURN_LIMIT, look, |found| PostgresRole::diff(params, found));
         }
         let done = server.must(async |session: &Session| {
             session.execute(&statements(params, changes, found.version)).await?;
@@ -372,10 +371,6 @@ impl Module for PostgresRole {
     }
 }
 
-fn words(changes: &[Change]) -> Vec<String> {
-    changes.iter().map(ToString::to_string).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -389,7 +384,7 @@ mod tests {
     }
 
     fn diff(json: serde_json::Value, role: Option<Role>) -> Vec<String> {
-        words(&PostgresRole::diff(&params(json), &found(role)))
+        PostgresRole::diff(&params(json), &found(role)).iter().map(ToString::to_string).collect()
     }
 
     fn plain() -> Role {

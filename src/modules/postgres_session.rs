@@ -95,10 +95,10 @@ pub(super) const ON_PRIMARY: &str = "only the primary can change this, and it co
 ///
 /// # Errors
 /// It has not come within the limit.
-pub(super) fn arrived<T>(
+pub(super) fn arrived<T, Change: ToString>(
     limit: Duration,
     look: impl FnMut() -> Result<T, Fault>,
-    rest: impl Fn(&T) -> Vec<String>,
+    rest: impl Fn(&T) -> Vec<Change>,
 ) -> Result<T, Fault> {
     let last = remote::until(limit, look, |found| rest(found).is_empty())?;
     let missing = rest(&last);
@@ -113,7 +113,7 @@ pub(super) fn arrived<T>(
         "did it fail on the primary? the primary must be among the hosts of this play, and `--forks` not below their \
          number; `keddah list` shows who leads",
     );
-    fault.lines = missing;
+    fault.lines = missing.iter().map(ToString::to_string).collect();
     Err(fault)
 }
 

@@ -3,7 +3,9 @@
 use std::future::Future;
 use std::time::Duration;
 
-use crate::modules::Fault;
+use serde::de::DeserializeOwned;
+
+use crate::modules::{Fault, Seen, Thing};
 use crate::sys::clock;
 use crate::sys::http::{self, Reply, Request};
 use crate::sys::secret::Secret;
@@ -13,6 +15,8 @@ use crate::sys::tls::{Client, ClientFiles};
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// A server that a step before has restarted, or an agent that has taken a new binary, is back within this time.
 pub(super) const RETURN_LIMIT: Duration = Duration::from_secs(15);
+/// Where an agent listens, to say what is waited for when nobody answers.
+const REST_PORT: u16 = 8008;
 /// How often a condition is looked at while it is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -54,6 +58,11 @@ pub(super) fn client(url: &str, files: &ClientFiles) -> Result<Option<Client>, F
     Client::load(files).map(Some).map_err(|error| Fault::refused(crate::sys::chain(&error)))
 }
 
+/// Says what was seen of an agent: one that does not answer is not there yet.
+pub(super) fn seen<T>(answer: Option<T>) -> Seen<T> {
+    answer.map_or(Seen::Blocked(Thing::Port(REST_PORT)), Seen::Now)
+}
+
 /// An agent's REST API, as a module reaches it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rest<'a> {
@@ -70,6 +79,17 @@ impl Rest<'_> {
         let tls = client(&url, self.files)?;
         let request = Request { tls: tls.as_ref(), ..Request::get(&url, ANSWER_LIMIT) };
         Ok(block_on(http::send(&request))?.ok())
+    }
+
+    /// Asks for a document with GET; `None` if nobody answers there, or with a refusal.
+    ///
+    /// # Errors
+    /// Something else answers there.
+    pub fn document<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Fault> {
+        let Some(reply) = self.get(path)?.filter(Reply::is_success) else { return Ok(None) };
+        serde_json::from_str(&reply.body).map(Some).map_err(|error| {
+            Fault::refused(format!("{}{path} answers with something else: {error}", self.url))
+        })
     }
 
     /// Sends a document and waits for the answer, at most for `limit`.
