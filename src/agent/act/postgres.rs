@@ -403,7 +403,9 @@ async fn set_sync_names(names: &SyncNames, site: &mut Site<'_>) -> Result<(), Se
 const MOVE_WAL_NOW: &str = "SET LOCAL synchronous_commit = 'local'; SELECT pg_catalog.txid_current();
     SELECT pg_catalog.pg_create_restore_point('synchronous_standby_names')";
 
-/// The same with the next round of the WAL writer, should a WAL sender read the names only then.
+/// The same with the next round of the WAL writer. The postmaster tells its children one after another: where it is kept
+/// from running in between, this session has read the names and a WAL sender has not, and by the first WAL alone a commit
+/// waits up to `wal_receiver_status_interval` longer. (5 ms between two of its signals are enough.)
 const MOVE_WAL_SOON: &str =
     "BEGIN; SET LOCAL synchronous_commit = 'off'; SELECT pg_catalog.txid_current(); COMMIT";
 
