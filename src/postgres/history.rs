@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::cluster::{History, HistoryEntry, Lsn, MemberName, Timeline};
+use crate::sys::changes::LastRead;
 use crate::sys::files::{self, Attributes, FileError};
 
 /// Reads the text of a history file. Lines that are none (comments, blank ones) are passed over, as Postgres does.
@@ -29,15 +30,32 @@ pub fn file_name(timeline: Timeline) -> String {
 
 /// Reads the history of `timeline` from the data directory; empty for timeline 1, None where the file is not here.
 pub fn read(data_dir: &Path, timeline: Timeline) -> Option<History> {
-    if timeline == Timeline::FIRST {
-        return Some(History::default());
+    Reader::default().read(data_dir, timeline)
+}
+
+/// Reads histories again and again, and a file only where it has changed: whoever writes them (the server, the agent, a
+/// copy, a rewind, a program of the user's).
+#[derive(Debug, Default)]
+pub struct Reader {
+    history: LastRead,
+    signature: LastRead,
+}
+
+impl Reader {
+    /// Returns what [`read`] does.
+    pub fn read(&mut self, data_dir: &Path, timeline: Timeline) -> Option<History> {
+        if timeline == Timeline::FIRST {
+            return Some(History::default());
+        }
+        let text = self.history.read(&data_dir.join("pg_wal").join(file_name(timeline))).ok()??;
+        let mut history = parse(std::str::from_utf8(text).ok()?);
+        if let Some(last) = history.0.last_mut() {
+            let signature = self.signature.read(&data_dir.join(SIGNATURE)).ok().flatten();
+            let signed = signature.and_then(signed).filter(|(of, _)| *of == timeline);
+            last.leader = signed.map(|(_, leader)| leader);
+        }
+        Some(history)
     }
-    let text = std::fs::read_to_string(data_dir.join("pg_wal").join(file_name(timeline))).ok()?;
-    let mut history = parse(&text);
-    if let Some(last) = history.0.last_mut() {
-        last.leader = signature(data_dir).filter(|(of, _)| *of == timeline).map(|(_, leader)| leader);
-    }
-    Some(history)
 }
 
 /// In a data directory: the timeline that was begun by its primary, and who that was. It goes with each copy of the
@@ -54,9 +72,8 @@ pub fn sign(data_dir: &Path, timeline: Timeline, leader: &MemberName) -> Result<
     files::replace(&data_dir.join(SIGNATURE), text.as_bytes(), Attributes::OWNER_ONLY)
 }
 
-fn signature(data_dir: &Path) -> Option<(Timeline, MemberName)> {
-    let text = std::fs::read_to_string(data_dir.join(SIGNATURE)).ok()?;
-    let (timeline, leader) = text.trim_end().split_once(' ')?;
+fn signed(signature: &[u8]) -> Option<(Timeline, MemberName)> {
+    let (timeline, leader) = std::str::from_utf8(signature).ok()?.trim_end().split_once(' ')?;
     Some((timeline.parse().ok()?, leader.parse().ok()?))
 }
 
@@ -99,7 +116,12 @@ mod tests {
         std::fs::create_dir(&wal).unwrap();
         let text = b"1\t0/100\tno recovery target specified\n";
         files::replace(&wal.join(file_name(Timeline(2))), text, Attributes::default()).unwrap();
-        let leader = || read(data.path(), Timeline(2)).unwrap().last().unwrap().leader.clone();
+        let mut reader = Reader::default();
+        let mut leader = || {
+            let history = reader.read(data.path(), Timeline(2));
+            assert_eq!(history, read(data.path(), Timeline(2)), "whatever was read before");
+            history.unwrap().last().unwrap().leader.clone()
+        };
         let name: MemberName = "db 1".parse().unwrap();
 
         assert_eq!(leader(), None);

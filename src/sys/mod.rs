@@ -1,6 +1,7 @@
 //! The doors to the operating system: each effect has one, and clippy bolts the others.
 
 pub mod alarm;
+pub mod changes;
 pub mod children;
 pub mod clock;
 pub mod descriptor;

@@ -7,6 +7,7 @@
 use crate::agent::instance::{Instance, SYNC_PARAMETER};
 use crate::postgres::conf::{self, Parameters};
 use crate::postgres::{hba, standby};
+use crate::sys::changes::{Stamp, stamp};
 use crate::sys::files::{self, FileError};
 
 /// What the main file holds beside the configuration.
@@ -123,18 +124,12 @@ pub struct Found {
     pub braked: bool,
 }
 
-/// What changes with each change of a file: device, inode, size, time of the change.
-type Stamp = (u64, u64, u64, f64);
-
 impl Judged {
     /// Returns what the files say.
     pub fn look(&mut self, instance: &Instance) -> Found {
         let place = &instance.place;
         let files = [place.main(), place.config_dir.join(HBA), place.config_dir.join(IDENT)];
-        let stamp = |path| {
-            files::stat_followed(path).ok().flatten().map(|it| (it.device, it.inode, it.size, it.changed))
-        };
-        let stamps: Vec<_> = files.iter().map(|path| stamp(path)).collect();
+        let stamps: Vec<_> = files.iter().map(|path| stamp(path).ok().flatten()).collect();
         match &self.found {
             Some((of, found)) if *of == stamps => *found,
             Some(_) | None => {

@@ -17,6 +17,7 @@ pub(super) fn running(
     seen: &Monitored,
     found: &[slots::Slot],
     read: &DcsRead,
+    histories: &mut history::Reader,
 ) -> Running {
     let sync_names = read_sync_names(&seen.synchronous_standby_names, &instance.own_sync_names());
     let slots: BTreeMap<String, Slot> = found
@@ -36,7 +37,7 @@ pub(super) fn running(
     if seen.in_recovery {
         return Running::Replica(ReplicaFacts {
             timeline: seen.timeline,
-            history: history::read(instance.data_dir(), seen.timeline),
+            history: histories.read(instance.data_dir(), seen.timeline),
             received: seen.received,
             replayed: seen.replayed.unwrap_or_default(),
             streaming: seen.receiver.as_ref().is_some_and(|receiver| receiver.status == "streaming"),
@@ -49,7 +50,7 @@ pub(super) fn running(
     Running::Primary(PrimaryFacts {
         timeline: seen.timeline,
         lsn: seen.flushed.unwrap_or_default(),
-        history: history::read(instance.data_dir(), seen.timeline).unwrap_or_default(),
+        history: histories.read(instance.data_dir(), seen.timeline).unwrap_or_default(),
         sync_names,
         commit_level: match seen.synchronous_commit.as_str() {
             "remote_write" => CommitLevel::Write,

@@ -54,6 +54,9 @@ pub struct Observer {
     /// The parameters that wait for a restart, as of the moment at which the server last read its configuration.
     pending: Option<(f64, Map<String, Value>)>,
     judged: configuration::Judged,
+    /// The server may be on another timeline than its data: each has a reader.
+    histories_of_server: history::Reader,
+    histories_of_data: history::Reader,
     /// The rewind that was begun and not ended on the data of a server that runs: none begins while it does.
     half_rewound: Option<((u32, u64), Option<Timeline>)>,
     /// States of logical slots that wait for the next start in recovery, and since when.
@@ -244,7 +247,8 @@ impl Observer {
                     monitored.timeline = server.timeline.map_or(seen, |before| before.max(seen));
                     server.timeline = Some(monitored.timeline);
                 }
-                let running = running(instance, &monitored, &found_slots, read);
+                let running =
+                    running(instance, &monitored, &found_slots, read, &mut self.histories_of_server);
                 server.answered = Some(running.started());
                 server.silent_since = None;
                 fill(extras, &monitored);
@@ -304,7 +308,8 @@ impl Observer {
         }
         let report = self.report.as_ref().map(|(_, report)| report);
         let minimum_recovery = report.and_then(controldata::Report::minimum_recovery_end);
-        let reached = minimum_recovery.map_or(control.timeline, |(_, on)| on.max(control.timeline));
+        let recovered = minimum_recovery.map_or(control.timeline, |(_, on)| on);
+        let reached = recovered.max(control.timeline);
         let newest = if stopped { history::newest(data_dir) } else { None };
         let birth = birth::read(data_dir);
         Data::Present(Control {
@@ -313,7 +318,7 @@ impl Observer {
             timeline: control.timeline,
             checkpoint: control.checkpoint,
             minimum_recovery,
-            history: history::read(data_dir, minimum_recovery.map_or(control.timeline, |(_, on)| on)),
+            history: self.histories_of_data.read(data_dir, recovered),
             beyond: newest.filter(|(timeline, _)| *timeline > reached),
             rewindable: report.is_some_and(controldata::Report::allows_rewind),
             // The pg_control of a fresh copy is that of the running primary it was taken from: the label tells.
