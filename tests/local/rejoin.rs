@@ -32,6 +32,17 @@ fn own_rewind(agents: &Agents, name: &str, first: &str) {
     agents.edit_config(name, &format!("bin_dir: {BIN_DIR}"), &format!("bin_dir: {}", folder.display()));
 }
 
+/// Agents of which one may lead that lacks as much as [`part`] takes from it: how much of that the leader still tells depends
+/// on how long its host takes to write it.
+fn prepare() -> Agents {
+    let agents = Agents::prepare("", false);
+    for name in NAMES {
+        let lag = "maximum_lag_on_failover: 10485760";
+        agents.edit_config(name, lag, "maximum_lag_on_failover: 1073741824");
+    }
+    agents
+}
+
 /// Kills the host of the leader with WAL that nobody else has; returns who leads then.
 fn part(agents: &mut Agents, leader: &str) -> &'static str {
     let others: Vec<&str> = NAMES.into_iter().filter(|name| *name != leader).collect();
@@ -55,7 +66,7 @@ fn part(agents: &mut Agents, leader: &str) -> &'static str {
 
 #[test]
 fn interrupted_rewinds_end_well_with_tablespaces_and_a_folder_for_wal() {
-    let mut agents = Agents::prepare("", false);
+    let mut agents = prepare();
     let root = agents.folder().to_owned();
     for name in NAMES {
         for folder in ["space", "wal"] {
@@ -129,7 +140,7 @@ test -e $D/2 || { touch $D/2; while test -e $D; do sleep 0.2; done; exit 1; }";
 
 #[test]
 fn a_replica_for_which_no_wal_is_left_is_copied_anew() {
-    let agents = Agents::prepare("", false);
+    let agents = prepare();
     for name in NAMES {
         let section = "use_pg_rewind: true, remove_data_directory_on_diverged_timelines: true,
     parameters: {max_slot_wal_keep_size: 32MB, wal_keep_size: 0, max_wal_size: 32MB, min_wal_size: 32MB}";
@@ -155,7 +166,7 @@ fn a_replica_for_which_no_wal_is_left_is_copied_anew() {
 
 #[test]
 fn where_the_user_of_rewinds_has_no_grants_the_data_is_copied_anew() {
-    let agents = Agents::prepare("", false);
+    let agents = prepare();
     for name in NAMES {
         let removes = "use_pg_rewind: true, remove_data_directory_on_rewind_failure: true";
         agents.edit_config(name, "use_pg_rewind: true", removes);
@@ -208,7 +219,7 @@ fn lead_again(agents: &mut Agents) {
 }
 
 fn forkable() -> Agents {
-    let agents = Agents::prepare("", false);
+    let agents = prepare();
     for name in NAMES {
         let section = "use_pg_rewind: true, remove_data_directory_on_diverged_timelines: true,
     parameters: {wal_keep_size: 512MB}";
