@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::agent::view::{
-    Initialize, Member, PeerFacts, ReplicaFacts, Revision, Room, Snapshot, Tick, Watchdog,
+    Fence, Initialize, Member, PeerFacts, ReplicaFacts, Revision, Room, Snapshot, Tick, Watchdog,
 };
 use crate::cluster::{FailoverRequest, History, MemberName, Role, State, SyncState, SystemId, Timeline};
 
@@ -68,9 +68,16 @@ pub(super) fn rule(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
     }
 }
 
-/// The key bears this member's name under a lease of an earlier process: it ends by itself, and then there is a race.
-pub(super) fn await_own_old_lease(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
+/// The key bears this member's name under a lease that is dead for it. It may live on in etcd for a whole ttl: a new leader
+/// of etcd extends every lease. What this process had held itself it deletes once its server only reads; a key of an
+/// earlier process, or of another host by this name, ends by itself.
+pub(super) fn leave_old_lock(s: &Situation<'_>, fence: Fence, draft: &mut Draft<'_>) -> Choice {
     match s.server {
+        Server::Replica(_) if draft.memory.led == Some(fence) => {
+            replica::close_gate(s, draft);
+            draft.act(Action::ReleaseLeaderKey { fence, optime: None });
+            (Reason::DeletingOldLock, Wake::After)
+        }
         Server::Down { control, .. } if s.unfinished().is_none() && control.half_rewound.is_none() => {
             draft.start_replica(standby::upstream(s), Reason::StartingBeforeRace)
         }

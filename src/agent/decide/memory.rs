@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::agent::view::{LeaseId, MemberFacts, RequestId, Revision, Status, Tick};
+use crate::agent::view::{Fence, LeaseId, MemberFacts, RequestId, Revision, Status, Tick};
 use crate::cluster::{Lsn, MemberName, SyncNames, SystemId, Timeline};
 
 use super::action::CallbackRole;
@@ -17,6 +17,8 @@ pub struct Memory {
     pub published: Option<(Tick, LeaseId, MemberFacts)>,
     /// When `status` was last written, and what it held.
     pub status_written: Option<(Tick, Status)>,
+    /// What this process held the lock by last.
+    pub led: Option<Fence>,
     /// Since when etcd has answered that there is no leader.
     pub leaderless_since: Option<Tick>,
     /// What this member's WAL did while nobody led.

@@ -83,6 +83,9 @@ pub enum Why {
 pub fn decide(view: &View, memory: &Memory) -> Decision {
     let situation = Situation::of(view);
     let mut draft = Draft::new(situation, memory.clone());
+    if let Lock::Mine(fence) = situation.lock {
+        draft.memory.led = Some(fence);
+    }
     let (reason, wake) = choose(&situation, &mut draft);
     sign_timeline(&situation, &mut draft);
     publish::publish(&situation, &mut draft);
@@ -150,7 +153,7 @@ fn choose(s: &Situation<'_>, draft: &mut Draft<'_>) -> Choice {
         Lock::Mine(fence) => leader::rule(s, fence, draft),
         Lock::Other(key) => replica::rule(s, &key.name, draft),
         Lock::Free => election::rule(s, draft),
-        Lock::OldMine(_) => election::await_own_old_lease(s, draft),
+        Lock::OldMine(key) => election::leave_old_lock(s, key.fence(), draft),
         Lock::Making(fence) => bootstrap::make(s, fence, draft),
         Lock::Unknown => silence::rule(s, draft),
     }

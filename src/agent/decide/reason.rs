@@ -98,7 +98,9 @@ reasons! {
     Stopping { mode: StopMode, since: Tick } => "Postgres has been stopping ({mode}) since {since}";
     /// A fast stop took longer than its limit, so it is made immediate.
     StopTookTooLong => "the fast stop did not end within its limit; I stop Postgres at once";
-    /// The lock is held under a lease of an earlier process of this member, which has to end first.
+    /// The lock was this process's until its lease ended for it; etcd has extended that, and nobody could lead until it ends.
+    DeletingOldLock => "the leader key bears my name under a lease that has ended for me; I delete it";
+    /// The lock is held under a lease of an earlier process of this member, or of one that is not stopped yet.
     OwnOldLease => "the leader key bears my name under a lease that is not mine any more; I wait for its end";
 
     // ── handing over ──

@@ -297,3 +297,32 @@ fn nobody_stands_in_a_pause() {
     assert_eq!(decision.reason, Reason::PausedIdle);
     assert_eq!(deeds(&decision), []);
 }
+
+/// The former leader, whose server only reads by now, after etcd was away for longer than its lease.
+fn after_an_outage() -> View {
+    healthy("a")
+        .with(|f| {
+            let Lease::Held { id, .. } = &mut f.view.lease else { panic!("it has a lease") };
+            *id = LeaseId(99);
+            f.view.postgres = healthy("b").view.postgres;
+        })
+        .view()
+}
+
+#[test]
+fn a_lock_that_was_ones_own_is_deleted_where_etcd_has_extended_its_lease() {
+    let memory = decide(&healthy("a").view(), &Memory::default()).memory;
+    let decision = decide(&after_an_outage(), &memory);
+
+    assert_eq!(decision.reason, Reason::DeletingOldLock);
+    assert!(decision.actions.contains(&Action::ReleaseLeaderKey { fence: FENCE, optime: None }));
+    assert_eq!(deeds(&decision), [Deed::Disarm, Deed::ReleaseLeaderKey]);
+}
+
+#[test]
+fn a_lock_of_an_earlier_process_is_waited_for() {
+    let decision = decide(&after_an_outage(), &Memory::default());
+
+    assert_eq!(decision.reason, Reason::OwnOldLease);
+    assert_eq!(deeds(&decision), []);
+}
