@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::cluster::control_file::{CONTROL_BYTES, ControlFile, ControlState};
 use crate::cluster::{Lsn, SegmentSize, SystemId, Timeline};
 use crate::postgres::{Installation, ProgramError, run};
+use crate::sys::changes::{self, Stamp};
 
 /// The control file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -30,12 +31,16 @@ pub struct Control {
     pub redo: Lsn,
 }
 
+fn path(data_dir: &Path) -> PathBuf {
+    data_dir.join("global/pg_control")
+}
+
 /// Reads the control file.
 ///
 /// # Errors
 /// It is not there (None is no answer to "which state"), or not a control file.
 pub fn read(data_dir: &Path) -> Result<Control, ControlError> {
-    let path = data_dir.join("global/pg_control");
+    let path = path(data_dir);
     let mut head = [0; CONTROL_BYTES];
     File::open(&path)
         .and_then(|mut file| file.read_exact(&mut head))
@@ -61,6 +66,40 @@ pub struct Report(BTreeMap<String, String>);
 pub fn report(installation: &Installation, data_dir: &Path) -> Result<Report, ProgramError> {
     let program = installation.program("pg_controldata").arg("-D").arg(data_dir);
     Ok(Report::parse(&run(&program.limit(Duration::from_secs(10)))?.stdout_text()))
+}
+
+/// What `pg_controldata` said last.
+#[derive(Debug, Default)]
+pub struct LastReport(Option<(Option<Stamp>, Report)>);
+
+impl LastReport {
+    /// Asks again where that may have changed: of a server that is down with each change of the file (how far a replica has
+    /// replayed shows in no field of [`Control`]); of one that runs never, for what changes then is asked of it.
+    ///
+    /// # Errors
+    /// As [`report`]; nothing is known then.
+    pub fn refresh(
+        &mut self,
+        installation: &Installation,
+        data_dir: &Path,
+        down: bool,
+    ) -> Result<(), ProgramError> {
+        let stamp = changes::stamp(&path(data_dir)).ok().flatten();
+        let fresh = self.0.as_ref().is_some_and(|(of, _)| !down || (stamp.is_some() && *of == stamp));
+        if !fresh {
+            self.0 = None;
+            self.0 = Some((stamp, report(installation, data_dir)?));
+        }
+        Ok(())
+    }
+
+    pub fn forget(&mut self) {
+        self.0 = None;
+    }
+
+    pub fn get(&self) -> Option<&Report> {
+        self.0.as_ref().map(|(_, report)| report)
+    }
 }
 
 impl Report {

@@ -300,6 +300,22 @@ async fn story() {
     assert_eq!(standby::parse_conninfo(&seen_b.primary_conninfo).unwrap()["user"], "replicator");
     assert!(!slots::drop_idle(&primary, "b").await.unwrap(), "in use");
 
+    // Stopped twice: with no checkpoint in between, only how far it has replayed tells the two apart.
+    let mut told = controldata::LastReport::default();
+    let mut ends = Vec::new();
+    for table in ["once", "twice"] {
+        primary.execute(&format!("CREATE TABLE {table} ()")).await.unwrap();
+        let end = primary.monitor().await.unwrap().flushed;
+        let replica = b.session().await;
+        seen("b to replay", async || (replica.monitor().await.unwrap().replayed >= end).then_some(())).await;
+        b.end(Signal::SIGINT);
+        told.refresh(&b.installation, &b.place.data_dir, true).unwrap();
+        ends.push(told.get().unwrap().minimum_recovery_end());
+        b.start();
+    }
+    assert!(ends[0] < ends[1], "{ends:?}");
+    let replica = b.session().await;
+
     // Left behind: b leads, a writes on and dies.
     slots::create_physical(&replica, "a").await.unwrap();
     promoted(&replica).await;

@@ -49,7 +49,7 @@ pub struct Observer {
     /// As what the server was started last.
     start_asked: Option<Started>,
     starting: Starting,
-    report: Option<(controldata::Control, controldata::Report)>,
+    report: controldata::LastReport,
     version: Option<PgVersion>,
     /// The parameters that wait for a restart, as of the moment at which the server last read its configuration.
     pending: Option<(f64, Map<String, Value>)>,
@@ -144,7 +144,7 @@ impl Observer {
 
     /// Returns how long WAL segments are: as pg_control said it, as usual where there is no data.
     pub fn segment_size(&self) -> SegmentSize {
-        self.report.as_ref().map(|(_, report)| report.segment_size()).unwrap_or_default()
+        self.report.get().map(controldata::Report::segment_size).unwrap_or_default()
     }
 
     /// The configuration has changed: what was judged by it is judged anew.
@@ -283,7 +283,7 @@ impl Observer {
         let control = match controldata::read(data_dir) {
             Ok(control) => control,
             Err(_) if is_vacant(data_dir) => {
-                self.report = None;
+                self.report.forget();
                 return Data::Empty;
             }
             Err(_) if is_unfinished(data_dir) => return Data::Unfinished,
@@ -293,20 +293,10 @@ impl Observer {
             }
         };
         let stopped = matches!(process, Process::Stopped | Process::Crashed);
-        let fresh = match &self.report {
-            None => false,
-            Some((of, _)) => !stopped || *of == control,
-        };
-        if !fresh {
-            match controldata::report(&instance.installation, data_dir) {
-                Ok(report) => self.report = Some((control, report)),
-                Err(error) => {
-                    tracing::warn!(error = %crate::sys::chain(&error), "pg_controldata failed");
-                    self.report = None;
-                }
-            }
+        if let Err(error) = self.report.refresh(&instance.installation, data_dir, stopped) {
+            tracing::warn!(error = %crate::sys::chain(&error), "pg_controldata failed");
         }
-        let report = self.report.as_ref().map(|(_, report)| report);
+        let report = self.report.get();
         let minimum_recovery = report.and_then(controldata::Report::minimum_recovery_end);
         let recovered = minimum_recovery.map_or(control.timeline, |(_, on)| on);
         let reached = recovered.max(control.timeline);
